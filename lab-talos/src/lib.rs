@@ -1,1 +1,3 @@
-//! In progress.
+//! Talos Linux for `lab`.
+
+pub mod proto;
