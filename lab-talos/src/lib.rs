@@ -1,3 +1,9 @@
 //! Talos Linux for `lab`.
 
+pub mod authority;
+mod pem;
 pub mod proto;
+mod rsa_key;
+pub mod secrets;
+pub mod talosconfig;
+pub mod yaml;

@@ -31,11 +31,7 @@ fn the_committed_code_is_what_the_generator_makes() {
     let descriptors = protox::compile(sources(&definitions, "proto"), [&definitions]).unwrap();
 
     let fresh = tempfile::tempdir().unwrap();
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .out_dir(fresh.path())
-        .compile_fds(descriptors)
-        .unwrap();
+    tonic_prost_build::configure().build_transport(false).out_dir(fresh.path()).compile_fds(descriptors).unwrap();
 
     let fresh = contents(fresh.path());
     if std::env::var_os("REGENERATE").is_some() {
