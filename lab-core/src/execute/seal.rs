@@ -1,0 +1,385 @@
+//! How secrets are stored: sealed with age, told apart by keyed fingerprints.
+//!
+//! The key never lies in the lab directory, so a copied or published state gives nothing away. What is deliberately not
+//! here: which values are secret, and where sealed text is put.
+
+use super::disk::{make_dir, sync_dir};
+use super::journal::{canonical, hex, sha256};
+use super::lock::rfc3339;
+use age::secrecy::ExposeSecret;
+use age::x25519::Identity;
+use age::{DecryptError, Decryptor};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hmac::{Hmac, Mac};
+use rand::{RngCore, rngs::OsRng};
+use serde_json::Value;
+use sha2::Sha256;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// The environment variable that names the key file.
+pub const KEY_FILE_VARIABLE: &str = "LAB_AGE_KEY_FILE";
+
+/// The keys of this user. The first one seals, all of them open: put a new key first to rotate.
+pub struct Keys {
+    identities: Vec<Identity>,
+    place: String,
+}
+
+/// Where the key file is, and whether the user said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The path.
+    pub path: PathBuf,
+    /// Whether [`KEY_FILE_VARIABLE`] names it. Such a file is never created: a mistyped path or a disk that is not
+    /// mounted must not lead to a new key.
+    pub named: bool,
+}
+
+/// Why secrets cannot be sealed or opened. Never contains key material or plain text.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// There is no key file.
+    #[error("open sealed secrets: there is no key file {path}")]
+    Missing {
+        /// Where it was looked for.
+        path: String,
+        /// Whether [`KEY_FILE_VARIABLE`] names it.
+        named: bool,
+    },
+    /// Neither the variable nor a home directory says where the key is.
+    #[error("find the key file: neither LAB_AGE_KEY_FILE nor a home directory is set")]
+    Nowhere,
+    /// The key file lies in the lab directory, next to what it locks.
+    #[error("use the key file {path}: it lies in the lab directory {lab}")]
+    Inside {
+        /// The key file.
+        path: String,
+        /// The lab directory.
+        lab: String,
+    },
+    /// The key file cannot be understood.
+    #[error("read the key file {path}: {what}")]
+    Malformed {
+        /// The key file.
+        path: String,
+        /// What is wrong, by line and never by content.
+        what: String,
+    },
+    /// The key file cannot be read or written.
+    #[error("{attempt} the key file {path}: {source}")]
+    Disk {
+        /// `read` or `create`.
+        attempt: &'static str,
+        /// The key file.
+        path: String,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// No key fits.
+    #[error("open a sealed secret: no key of {place} fits; it has {}", recipients.join(", "))]
+    WrongKey {
+        /// Where the keys come from.
+        place: String,
+        /// The public halves of the keys that were tried.
+        recipients: Vec<String>,
+    },
+    /// The sealed text is not what was written.
+    #[error("open a sealed secret: it is damaged: {what}")]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl SealError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            SealError::Missing { named: true, .. } => {
+                "point LAB_AGE_KEY_FILE at an existing key file; `age-keygen -o FILE` makes a new one"
+            }
+            SealError::Missing { named: false, .. } => {
+                "bring the key file from the machine that ran `up`, or point LAB_AGE_KEY_FILE at it"
+            }
+            SealError::Nowhere => "set LAB_AGE_KEY_FILE to the path of a key file",
+            SealError::Inside { .. } => "move the key file out of the lab directory and point LAB_AGE_KEY_FILE at it",
+            SealError::Malformed { .. } => "the file needs one AGE-SECRET-KEY-1... per line, as age-keygen writes it",
+            SealError::Disk { .. } => "see that the file and its directory belong to you and can be read and written",
+            SealError::WrongKey { .. } => {
+                "add the key that sealed it as another line of the key file, or point LAB_AGE_KEY_FILE at the right one"
+            }
+            SealError::Damaged { .. } => "restore the state from a backup",
+        }
+    }
+}
+
+impl KeyFile {
+    /// Returns where the key file of this process's user is.
+    pub fn locate() -> Result<KeyFile, SealError> {
+        KeyFile::locate_in(|name| std::env::var_os(name))
+    }
+
+    /// Returns where the key file is, given an environment: `LAB_AGE_KEY_FILE`, else `lab/age.key` in
+    /// `XDG_CONFIG_HOME`, else in `.config` of `HOME`. Empty variables count as unset.
+    pub fn locate_in(variable: impl Fn(&str) -> Option<OsString>) -> Result<KeyFile, SealError> {
+        let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(path) = set(KEY_FILE_VARIABLE) {
+            return Ok(KeyFile { path, named: true });
+        }
+        // The XDG base directory specification: relative paths are to be ignored.
+        let config = set("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+        let config = config.or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or(SealError::Nowhere)?;
+        Ok(KeyFile { path: config.join("lab").join("age.key"), named: false })
+    }
+
+    /// Reads the keys.
+    pub fn load(&self) -> Result<Keys, SealError> {
+        let path = self.path.display().to_string();
+        match fs::read_to_string(&self.path) {
+            Ok(text) => Keys::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SealError::Missing { path, named: self.named })
+            }
+            // `read_to_string` says only that it is not UTF-8, never what it read.
+            Err(source) => Err(SealError::Disk { attempt: "read", path, source }),
+        }
+    }
+
+    /// Reads the keys; makes a key first when there is no file and the user did not name one. The file gets mode 0600.
+    ///
+    /// `lab` is the lab directory, in which the key must not lie.
+    pub fn load_or_create(&self, lab: &Path, now: SystemTime) -> Result<Keys, SealError> {
+        if resolved(&self.path).starts_with(resolved(lab)) {
+            let (path, lab) = (self.path.display().to_string(), lab.display().to_string());
+            return Err(SealError::Inside { path, lab });
+        }
+        match self.load() {
+            Err(SealError::Missing { named: false, .. }) => {
+                let failed = |source| {
+                    let path = self.path.display().to_string();
+                    SealError::Disk { attempt: "create", path, source }
+                };
+                self.create(now).map_err(failed)?;
+                self.load()
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Makes a key file, durable before anything is sealed with it. One that appeared meanwhile is left alone.
+    fn create(&self, now: SystemTime) -> io::Result<()> {
+        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        make_dir(dir)?;
+        let identity = Identity::generate();
+        let staged = dir.join(format!(".age.key.{}", Ids::random().next()));
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&staged)?;
+        let written = write!(
+            file,
+            "# created: {}\n# public key: {}\n{}\n",
+            rfc3339(now),
+            identity.to_public(),
+            identity.to_string().expose_secret()
+        );
+        // A link, not a rename: of two processes that make the first key, the second must not overwrite it.
+        let linked = written.and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&staged, &self.path));
+        let removed = fs::remove_file(&staged);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            linked => linked?,
+        }
+        removed?;
+        sync_dir(dir)
+    }
+}
+
+impl Keys {
+    /// Reads the keys of this process's user; see [`KeyFile::locate_in`].
+    pub fn load() -> Result<Keys, SealError> {
+        KeyFile::locate()?.load()
+    }
+
+    /// Reads the keys of this process's user, and makes one when there is none and something must be sealed now; see
+    /// [`KeyFile::load_or_create`].
+    pub fn load_or_create(lab: &Path) -> Result<Keys, SealError> {
+        KeyFile::locate()?.load_or_create(lab, SystemTime::now())
+    }
+
+    /// Returns the keys in the text of a key file: an identity per line, empty lines and comments (`#`) left out.
+    /// `place` is what messages call it.
+    pub fn parse(text: &str, place: impl Into<String>) -> Result<Keys, SealError> {
+        let path = place.into();
+        let mut identities = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let identity = line.parse::<Identity>().map_err(|what| {
+                let what = format!("line {} is not an x25519 identity: {what}", index + 1);
+                SealError::Malformed { path: path.clone(), what }
+            })?;
+            identities.push(identity);
+        }
+        if identities.is_empty() {
+            return Err(SealError::Malformed { path, what: "there is no key in it".into() });
+        }
+        Ok(Keys { identities, place: path })
+    }
+
+    /// Returns a new key that lives in memory only: for a rehearsal.
+    pub fn throwaway() -> Keys {
+        Keys { identities: vec![Identity::generate()], place: "this process".into() }
+    }
+
+    /// Returns always the same key, for tests. Everybody knows it.
+    pub fn fixed() -> Keys {
+        let known = "AGE-SECRET-KEY-1V4MX2UNEVFHKG7FQDDHX7AMNYP6XS6TNYPKXZC38WVSXKETEYYSSWQAH65";
+        Keys::parse(known, "the test").expect("the fixed key is one")
+    }
+
+    /// Returns the public half of the key that seals: `age1...`.
+    pub fn recipient(&self) -> String {
+        self.identities[0].to_public().to_string()
+    }
+
+    /// Seals `plain`: base64 of an age file for the first key. Sealing twice gives two different texts.
+    pub fn seal(&self, plain: &[u8]) -> String {
+        let sealed = age::encrypt(&self.identities[0].to_public(), plain);
+        BASE64_STANDARD.encode(sealed.expect("one x25519 recipient can always be sealed for in memory"))
+    }
+
+    /// Opens what any of the keys has sealed.
+    pub fn open(&self, sealed: &str) -> Result<Vec<u8>, SealError> {
+        let damaged = |what: &str| SealError::Damaged { what: what.to_owned() };
+        let bytes = BASE64_STANDARD.decode(sealed).map_err(|_| damaged("it is not base64"))?;
+        let mut plain = Vec::new();
+        let identities = self.identities.iter().map(|identity| identity as &dyn age::Identity);
+        let mut reader = Decryptor::new_buffered(&bytes[..])
+            .and_then(|decryptor| decryptor.decrypt(identities))
+            .map_err(|error| match error {
+                DecryptError::NoMatchingKeys => {
+                    let recipients = self.identities.iter().map(|key| key.to_public().to_string()).collect();
+                    SealError::WrongKey { place: self.place.clone(), recipients }
+                }
+                DecryptError::UnknownFormat => damaged("it is not an age file that this version knows"),
+                // The type is not ours and may grow.
+                _ => damaged("it is not an intact age file"),
+            })?;
+        reader.read_to_end(&mut plain).map_err(|_| damaged("its content is not what was sealed"))?;
+        Ok(plain)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("place", &self.place).field("identities", &"[secret]").finish()
+    }
+}
+
+/// Tells secrets apart without telling them: HMAC-SHA256 under a random key, which is itself sealed.
+///
+/// Equal values have equal fingerprints under one key; whoever lacks the key cannot try values out.
+#[derive(Clone)]
+pub struct Fingerprinter {
+    key: [u8; 32],
+}
+
+impl Fingerprinter {
+    /// Returns a fingerprinter with a new random key.
+    pub fn random() -> Fingerprinter {
+        let mut key = [0; 32];
+        OsRng.fill_bytes(&mut key);
+        Fingerprinter { key }
+    }
+
+    /// Returns the fingerprinter with a key that [`Fingerprinter::key`] gave, or nothing when it has another length.
+    pub fn from_key(key: &[u8]) -> Option<Fingerprinter> {
+        Some(Fingerprinter { key: key.try_into().ok()? })
+    }
+
+    /// Returns the key, 32 bytes, to be sealed.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    /// Returns the fingerprint of a value's canonical JSON: 32 hexadecimal digits.
+    pub fn of(&self, value: &Value) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(&canonical(value));
+        hex(&mac.finalize().into_bytes()[..16])
+    }
+}
+
+impl fmt::Debug for Fingerprinter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprinter([secret])")
+    }
+}
+
+/// Where the ids of operations come from: 128 bits each, as 32 hexadecimal digits.
+#[derive(Debug)]
+pub struct Ids(Source);
+
+#[derive(Debug)]
+enum Source {
+    Random,
+    Seeded { seed: u64, given: AtomicU64 },
+}
+
+impl Ids {
+    /// Returns ids from the operating system's random numbers: unique for ever, in whatever lab.
+    pub fn random() -> Ids {
+        Ids(Source::Random)
+    }
+
+    /// Returns the same sequence of ids for the same seed, on every platform and in every version.
+    pub fn seeded(seed: u64) -> Ids {
+        Ids(Source::Seeded { seed, given: AtomicU64::new(0) })
+    }
+
+    /// Returns the next id.
+    pub fn next(&self) -> String {
+        match &self.0 {
+            Source::Random => {
+                let mut id = [0; 16];
+                OsRng.fill_bytes(&mut id);
+                hex(&id)
+            }
+            Source::Seeded { seed, given } => {
+                let number = given.fetch_add(1, Ordering::Relaxed);
+                let mut id = sha256(format!("lab id {seed} {number}").as_bytes());
+                id.truncate(32);
+                id
+            }
+        }
+    }
+}
+
+/// Returns a path with its links followed as far as it exists, for comparing places.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = Vec::new();
+    let mut at = absolute.as_path();
+    loop {
+        if let Ok(real) = at.canonicalize() {
+            return missing.iter().rev().fold(real, |path, part| path.join(part));
+        }
+        match (at.parent(), at.file_name()) {
+            (Some(parent), Some(part)) => {
+                missing.push(part.to_owned());
+                at = parent;
+            }
+            _ => return absolute,
+        }
+    }
+}
