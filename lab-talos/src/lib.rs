@@ -1,6 +1,7 @@
 //! Talos Linux for `lab`.
 
 pub mod authority;
+pub mod config;
 mod pem;
 pub mod proto;
 mod rsa_key;
