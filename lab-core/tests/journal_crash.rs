@@ -190,6 +190,42 @@ fn a_compaction_without_room_leaves_the_journal_usable() {
     assert_eq!(content(open(&disk.reopen(Crash::Power)).unwrap().1), [json!(1), json!(2)]);
 }
 
+/// The rename was reported as failed and had happened: what went on in the old file was in no file any more.
+#[test]
+fn a_compaction_that_may_or_may_not_have_happened_ends_the_writing() {
+    for (verb, fault) in [
+        (Verb::Rename, Fault::BrokenAfter),
+        (Verb::Rename, Fault::Broken),
+        (Verb::SyncDir, Fault::BrokenAfter),
+        (Verb::SyncDir, Fault::Broken),
+    ] {
+        let disk = FaultyDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(&[json!(1)]).unwrap();
+        // Create, write, flush, rename, flush the directory.
+        disk.inject(disk.operations().len() + if verb == Verb::Rename { 3 } else { 4 }, fault);
+        assert!(journal.compact(&json!([1])).is_err());
+        assert_eq!(disk.operations().last().unwrap().verb, verb);
+        assert!(matches!(journal.append(&[json!(2)]), Err(JournalError::Poisoned { .. })), "{fault:?} at {verb:?}");
+        for crash in CRASHES {
+            assert_eq!(content(open(&disk.reopen(crash)).unwrap().1), [json!(1)]);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_shown_does_not_go_away() {
+    let disk = FaultyDisk::new();
+    let (mut journal, _) = open(&disk).unwrap();
+    journal.append(&[json!("long history")]).unwrap();
+    disk.inject(disk.operations().len() + 3, Fault::StopAfter);
+    assert!(journal.compact(&json!("its essence")).is_err());
+    let disk = disk.reopen(Crash::Process);
+    let shown = open(&disk).unwrap().1;
+    assert_eq!(shown.snapshot, Some(json!("its essence")));
+    assert_eq!(Journal::read(&disk.reopen(Crash::Power), "homelab").unwrap(), shown);
+}
+
 #[test]
 fn long_random_lives_with_a_random_fault_each_lose_nothing() {
     for seed in 0..300_u64 {

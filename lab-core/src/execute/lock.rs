@@ -18,8 +18,7 @@ const HOLDER: &str = "lock.holder";
 /// The lock of a lab directory, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    // Closing it releases the lock.
-    _file: File,
+    file: File,
     holder: PathBuf,
 }
 
@@ -73,7 +72,7 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let lock = Lock { _file: file, holder: dir.join(HOLDER) };
+        let lock = Lock { file, holder: dir.join(HOLDER) };
         let holder = Holder { pid: std::process::id(), host: host(), verb: verb.to_owned(), since: rfc3339(now) };
         // A full disk does not forbid to lock: the name is for people, and `destroy` must be able to run.
         let _ = lock.sign(&holder);
@@ -99,6 +98,9 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Before the lock goes: afterwards it could be the next holder's name.
         let _ = fs::remove_file(&self.holder);
+        // Closing the file is not enough: a process that is just being started has a copy of it until it has become
+        // that other program, and the lock would last as long.
+        let _ = self.file.unlock();
     }
 }
 
