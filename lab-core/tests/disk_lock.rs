@@ -56,7 +56,22 @@ fn the_lock_of_a_killed_process_is_free_and_its_name_is_replaced() {
     assert_eq!(Lock::holder(dir.path()).unwrap().pid, std::process::id());
 }
 
-/// The other process of the test above.
+/// A process that is being started has a copy of every open file until it has become the other program. The lock was
+/// released by closing the file, so it outlived its holder by that moment.
+#[test]
+fn a_released_lock_is_free_even_while_other_processes_are_being_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let start = || Command::new(&program).arg("--list").stdout(Stdio::null()).status().unwrap();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| (0..60).for_each(|_| assert!(start().success())));
+        while !starting.is_finished() {
+            drop(Lock::take(dir.path(), "up", UNIX_EPOCH).expect("nobody else takes it"));
+        }
+    });
+}
+
+/// The process that is killed above.
 #[test]
 #[ignore = "is started by another test"]
 fn holds_the_lock_until_it_is_killed() {
