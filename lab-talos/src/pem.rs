@@ -36,6 +36,16 @@ pub(crate) fn decode(text: &str) -> Result<(String, Vec<u8>), String> {
     Ok((label, der))
 }
 
+/// Returns all PEM blocks in `text`; at least one.
+pub(crate) fn decode_all(text: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let mut blocks = vec![decode(text)?];
+    let starts = text.match_indices("-----BEGIN ").map(|(start, _)| start);
+    for start in starts.skip(1) {
+        blocks.push(decode(&text[start..])?);
+    }
+    Ok(blocks)
+}
+
 /// Returns `text` as Talos writes PEM into YAML: encoded once more.
 pub(crate) fn wrap(text: &str) -> String {
     STANDARD.encode(text)
