@@ -10,6 +10,7 @@
 
 pub mod body;
 pub mod client;
+pub mod crds;
 pub mod errors;
 pub mod immutable;
 pub mod impact;
