@@ -101,6 +101,40 @@ impl Secrets {
             .into_iter()
             .next()
             .ok_or_else(|| SecretsError(vec!["the file is empty".into()]))?;
+        Secrets::from_document(document)
+    }
+
+    /// Rebuilds the bundle of a running cluster from the configuration of one of its control planes, which holds all
+    /// of it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is missing or unreadable, in one go; a worker's configuration lacks the keys.
+    pub fn from_control_plane(documents: &[Yaml]) -> Result<Secrets, SecretsError> {
+        let main = documents.iter().find(|document| crate::config::identity(document).is_empty());
+        let at = |path: &[&str]| main.and_then(|document| document.at(path)).cloned().unwrap_or(Yaml::Null);
+        let secrets = [
+            ("bootstraptoken", at(&["cluster", "token"])),
+            ("aescbcencryptionsecret", at(&["cluster", "aescbcEncryptionSecret"])),
+            ("secretboxencryptionsecret", at(&["cluster", "secretboxEncryptionSecret"])),
+        ];
+        let certs = [
+            ("etcd", at(&["cluster", "etcd", "ca"])),
+            ("k8s", at(&["cluster", "ca"])),
+            ("k8saggregator", at(&["cluster", "aggregatorCA"])),
+            ("k8sserviceaccount", at(&["cluster", "serviceAccount"])),
+            ("os", at(&["machine", "ca"])),
+        ];
+        let present = certs.into_iter().filter(|(_, pair)| *pair != Yaml::Null);
+        Secrets::from_document(Yaml::map([
+            ("cluster", Yaml::map([("id", at(&["cluster", "id"])), ("secret", at(&["cluster", "secret"]))])),
+            ("secrets", Yaml::map(secrets)),
+            ("trustdinfo", Yaml::map([("token", at(&["machine", "token"]))])),
+            ("certs", Yaml::map(present)),
+        ]))
+    }
+
+    fn from_document(document: Yaml) -> Result<Secrets, SecretsError> {
         let mut reader = Reader { document, problems: Vec::new() };
         let secrets = Secrets {
             cluster_id: reader.text(&["cluster", "id"]),

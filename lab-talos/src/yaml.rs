@@ -194,8 +194,9 @@ fn write_scalar(text: &mut String, node: &Yaml, indent: usize) {
 }
 
 fn write_string(text: &mut String, value: &str, indent: usize) {
-    let odd = |c: char| c.is_control() && c != '\n';
-    if value.contains('\n') && !value.contains(odd) && !value.starts_with([' ', '\n']) && indent > 0 {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    if value.contains('\n') && !value.contains(|c| odd(c) && c != '\n') && !value.starts_with([' ', '\n']) && indent > 0
+    {
         // A literal block. The sign after the bar says how many newlines end it: none, one or all of them.
         text.push('|');
         match value.chars().rev().take_while(|c| *c == '\n').count() {
@@ -210,7 +211,7 @@ fn write_string(text: &mut String, value: &str, indent: usize) {
                 text.push_str(line);
             }
         }
-    } else if value.contains(|c: char| c.is_control()) || is_not_text(value) {
+    } else if value.contains(odd) || is_not_text(value) {
         text.push('"');
         for c in value.chars() {
             match c {
@@ -219,7 +220,7 @@ fn write_string(text: &mut String, value: &str, indent: usize) {
                 '\n' => text.push_str("\\n"),
                 '\t' => text.push_str("\\t"),
                 '\r' => text.push_str("\\r"),
-                c if c.is_control() => text.push_str(&format!("\\u{:04X}", u32::from(c))),
+                c if odd(c) => text.push_str(&format!("\\u{:04X}", u32::from(c))),
                 c => text.push(c),
             }
         }
@@ -411,5 +412,28 @@ mod tests {
             ]),
         )]);
         assert_eq!(Yaml::parse(&tree.to_text()).unwrap(), [tree]);
+    }
+
+    #[test]
+    fn any_string_comes_back_in_any_place() {
+        const ALPHABET: &[char] = &[
+            ' ', ' ', ':', '#', '-', '"', '\'', '\\', '\n', '\t', 'a', '1', '0', '.', '[', '{', '}', '&', '*', '!',
+            '%', '@', '`', '|', '>', '?', ',', '~', 'e', 'x', '_', '+', '=', '/', 'é', '\u{85}', '\u{2028}',
+            '\u{feff}',
+        ];
+        let mut state = 1u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..20_000 {
+            let length = draw(7);
+            let text: String = (0..length).map(|_| ALPHABET[draw(ALPHABET.len())]).collect();
+            let key = text.replace('\n', "a");
+            let inner = Yaml::map([(key.clone(), Yaml::from(&text)), (format!("{key}z"), 1.into())]);
+            let tree = Yaml::map([("list", Yaml::List(vec![text.as_str().into(), inner.clone()])), ("map", inner)]);
+            let written = tree.to_text();
+            assert_eq!(Yaml::parse(&written).as_deref(), Ok([tree].as_slice()), "{text:?}\n{written}");
+        }
     }
 }

@@ -186,6 +186,14 @@ async fn refused_certificates_are_told_apart_and_prove_that_nothing_was_sent() {
 }
 
 #[tokio::test]
+async fn an_authority_with_an_ecdsa_key_serves_as_well() {
+    let os = Authority::generate(Algorithm::P256, "talos", ago(60), [3; 32]);
+    let running = serve(Face::configured(&os), Fake::default()).await;
+    secure(&running, &ours(&os)).version().await.unwrap();
+    assert_eq!(phase(&running, Some(&ours(&os))).await, Phase::Ours);
+}
+
+#[tokio::test]
 async fn certificates_are_judged_by_the_clock_of_the_run() {
     let os = authority(1);
     let running = serve(Face::configured(&os), Fake::default()).await;

@@ -53,6 +53,19 @@ fn a_bundle_is_written_as_it_was_read() {
 }
 
 #[test]
+fn a_bundle_is_rebuilt_from_a_control_plane_but_not_from_a_worker() {
+    let parse = |text| lab_talos::config::parse(text).unwrap();
+    for config in [include_str!("vectors/controlplane.yaml"), include_str!("vectors/controlplane-v1.12.yaml")] {
+        assert_eq!(Secrets::from_control_plane(&parse(config)).unwrap().to_yaml(), BUNDLE);
+    }
+    let error = Secrets::from_control_plane(&parse(include_str!("vectors/worker.yaml"))).unwrap_err();
+    for missing in ["certs.etcd is required", "certs.k8sserviceaccount is required"] {
+        assert!(error.0.contains(&missing.to_owned()), "{error}");
+    }
+    assert!(error.0.iter().any(|problem| problem.starts_with("certs.os is invalid: ")), "{error}");
+}
+
+#[test]
 fn the_same_seed_makes_the_same_bundle() {
     let began = std::time::Instant::now();
     let one = Secrets::generate([1; 32], at(1_700_000_000));
