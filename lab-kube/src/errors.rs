@@ -404,10 +404,12 @@ fn sent(chain: &[&(dyn StdError + 'static)]) -> bool {
 }
 
 fn certificate(error: &(dyn StdError + 'static)) -> bool {
-    let tls = match error.downcast_ref::<io::Error>() {
-        Some(io) => io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
-        None => error.downcast_ref::<rustls::Error>(),
-    };
+    // An I/O error hides what it holds from `source`, and connectors put one into another.
+    let mut error = error;
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()) {
+        error = inner;
+    }
+    let tls = error.downcast_ref::<rustls::Error>();
     // An alert is the server's complaint about our certificate; others (a broken handshake) are the network's.
     matches!(
         tls,
