@@ -1,1 +1,3 @@
-//! In progress.
+//! The simulated lab.
+
+pub mod kube;
