@@ -1,8 +1,15 @@
-//! The engine of `lab`.
-pub mod model { 
-//! Pure data.
-pub mod link; pub use link::{Link, Route, Clock}; }
-pub mod execute {
-//! The only effects.
- mod dial; pub use dial::dial; }
+//! The engine of `lab`: a typed resource graph, an honest plan, a journalled execution.
+//!
+//! Three rooms, and dependencies go one way: [`execute`] → [`plan`] → [`model`].
+//!
+//! - [`model`] is pure data: what a program declares, what a provider promises, what the state holds.
+//! - [`plan`] is pure functions: from a declaration, a state and observations to a complete plan.
+//! - [`execute`] holds the only effects: the journal, the providers' calls, the clock.
+//!
+//! Nothing here prints.
+
+pub mod execute;
+pub mod model;
+pub mod plan;
+
 pub use model::*;

@@ -1,3 +1,1 @@
-//! The simulated lab.
-
-pub mod kube;
+//! In progress.

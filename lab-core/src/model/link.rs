@@ -71,13 +71,9 @@ impl fmt::Debug for Link {
 #[derive(Clone, Debug)]
 pub struct Clock {
     origin: SystemTime,
-    started: tokio_instant::Started,
+    // Not `std`'s: this one follows a paused runtime.
+    started: tokio::time::Instant,
     speed: u32,
-}
-
-// `tokio::time::Instant` follows a paused runtime, `std`'s does not.
-mod tokio_instant {
-    pub(super) type Started = tokio::time::Instant;
 }
 
 impl Clock {

@@ -1,0 +1,137 @@
+//! What a program declares: the value that loading yields and planning takes.
+
+use super::erased::{ErasedProvider, ErasedQuery, ErasedType};
+use super::{Expression, Options, Rolling, Urn, Vault, Vocabulary};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+/// A place in a program's source: `examples/homelab.rs:42`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The file, as the compiler knew it.
+    pub file: String,
+    /// The line.
+    pub line: u32,
+}
+
+impl Place {
+    /// Returns the place of the caller.
+    #[track_caller]
+    pub fn here() -> Place {
+        let location = Location::caller();
+        Place { file: location.file().to_owned(), line: location.line() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// Everything a program declared.
+#[derive(Clone)]
+pub struct Declared {
+    /// The stack.
+    pub stack: String,
+    /// Resources and reads, in the order of their declaration.
+    pub nodes: Vec<Node>,
+    /// Providers by name.
+    pub providers: BTreeMap<String, ProviderNode>,
+    /// Rolling groups by name.
+    pub groups: BTreeMap<String, Rolling>,
+    /// What the unknowns stand for.
+    pub expressions: Vec<Expression>,
+    /// What the program returned, unknowns included.
+    pub outputs: Value,
+    /// What is wrong with it, all of it.
+    pub problems: Vec<(Place, String)>,
+    /// Outputs of other stacks that it read: the stack and the digest of what was read.
+    pub reads: BTreeMap<String, String>,
+    /// Every type it knows.
+    pub vocabulary: Vocabulary,
+    /// Its secrets.
+    pub vault: Vault,
+}
+
+/// A declared resource or read.
+#[derive(Clone)]
+pub struct Node {
+    /// Its name for life.
+    pub urn: Urn,
+    /// The provider it is declared on, by name.
+    pub provider: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// What it needs, unknowns and secrets as markers.
+    pub inputs: Value,
+    /// What is said about it.
+    pub options: Options,
+    /// The line of the program that declared it, or that added its outermost component.
+    pub place: Place,
+}
+
+/// What a node is.
+#[derive(Clone)]
+pub enum NodeKind {
+    /// A managed thing.
+    Resource(Arc<dyn ErasedType>),
+    /// A question about something that exists already.
+    Read(Arc<dyn ErasedQuery>),
+}
+
+/// A declared provider.
+#[derive(Clone)]
+pub struct ProviderNode {
+    /// Its kind.
+    pub kind: Arc<dyn ErasedProvider>,
+    /// Its configuration, unknowns and secrets as markers.
+    pub config: Value,
+    /// Where it was declared.
+    pub place: Place,
+}
+
+/// A dependency.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Edge {
+    /// What is needed.
+    pub to: Urn,
+    /// In which way.
+    pub kind: EdgeKind,
+}
+
+/// In which way something is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdgeKind {
+    /// An input is computed from its outputs.
+    Value,
+    /// It must be ready first.
+    After,
+    /// It must exist first, ready or not.
+    Created,
+    /// It is what this lives inside.
+    Container,
+}
+
+impl Node {
+    /// Returns the type.
+    pub fn type_name(&self) -> &'static str {
+        match &self.kind {
+            NodeKind::Resource(kind) => kind.name(),
+            NodeKind::Read(query) => query.name(),
+        }
+    }
+
+    /// Returns the resource type; `None` for a read.
+    pub fn resource(&self) -> Option<&Arc<dyn ErasedType>> {
+        match &self.kind {
+            NodeKind::Resource(kind) => Some(kind),
+            NodeKind::Read(_) => None,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Pure data: what a program declares, what a provider promises, what the state holds.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness.
+
+mod claim;
+mod declare;
+mod erased;
+mod input;
+mod link;
+mod net;
+mod options;
+mod output;
+mod provider;
+mod rolling;
+mod scope;
+mod secret;
+mod state;
+mod urn;
+mod value;
+pub(crate) mod value_diff;
+
+pub use claim::{Claim, Hold, Lock};
+pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
+pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Types, Vocabulary};
+pub use input::Input;
+pub use link::{Clock, Link, Route};
+pub use net::{Host, Range, Subnet};
+pub use options::Options;
+pub use output::{Output, join};
+pub use provider::{
+    Change, Class, Cursor, Data, Effect, Error, Found, Id, Impact, Made, Op, Order, Owner, Provider, Query, Realm,
+    Resource, Result, Step, Why,
+};
+pub use rolling::{Act, Gate, Group, Rolling, When};
+pub use scope::{Component, Declare, DeclareComponent, Handle, ProgramError, Scope, Stack};
+pub use secret::Secret;
+pub use state::{
+    Begun, Condemned, Deed, Ended, Event, Illegal, Made as MadeRecord, Mark, Open, ProviderRecord, Record, Run, Spec,
+    State, Status, connection,
+};
+pub use urn::{Path, Urn};
+pub use value::{Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact};
+
+pub(crate) use erased::panic_text;
+pub(crate) use value::{
+    at as value_at, fill, put as put_value, remove as remove_value, reveal, same_secret, seal_live, secret_marker, secret_value,
+    secrets as secret_fingerprints,
+};

@@ -1,0 +1,543 @@
+//! How a program declares: a stack, scopes on it, resources and components in a scope.
+
+use super::declare::{Declared, Node, NodeKind, Place, ProviderNode};
+use super::erased::{self, ErasedQuery, Vocabulary};
+use super::output::Output;
+use super::rolling::{Act, Gate, Group, Rolling};
+use super::value::{self, Expressions, Session, Unresolved, Vault};
+use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// One instance of a program: what is being declared.
+///
+/// A program is plain synchronous Rust. It declares; it never waits. Whatever is wrong with a declaration is kept and
+/// reported with everything else by the plan.
+pub struct Stack {
+    name: String,
+    env: Option<String>,
+    neighbours: BTreeMap<String, Value>,
+    expressions: Expressions,
+    vault: Vault,
+    draft: RefCell<Draft>,
+}
+
+#[derive(Default)]
+struct Draft {
+    nodes: Vec<Node>,
+    providers: BTreeMap<String, ProviderNode>,
+    groups: BTreeMap<String, Rolling>,
+    problems: Vec<(Place, String)>,
+    reads: BTreeMap<String, String>,
+    vocabulary: Vocabulary,
+    taken: BTreeMap<Urn, Place>,
+}
+
+/// What a program failed with, before anything was planned.
+pub struct ProgramError(String);
+
+impl ProgramError {
+    /// Returns an error that says `message`.
+    pub fn new(message: impl Into<String>) -> ProgramError {
+        ProgramError(message.into())
+    }
+}
+
+impl fmt::Display for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for ProgramError {
+    fn from(error: E) -> ProgramError {
+        ProgramError(error.to_string())
+    }
+}
+
+impl Stack {
+    /// Runs `program` on an empty stack and returns what it declared. `neighbours` are the outputs of the other stacks
+    /// of the lab directory.
+    pub fn load<T: Serialize>(
+        name: &str,
+        env: Option<&str>,
+        vault: Vault,
+        neighbours: BTreeMap<String, Value>,
+        program: impl FnOnce(&Stack) -> Result<T, ProgramError>,
+    ) -> Result<Declared, ProgramError> {
+        Urn::valid_part(name).map_err(ProgramError::new)?;
+        let stack = Stack {
+            name: name.to_owned(),
+            env: env.map(str::to_owned),
+            neighbours,
+            expressions: Arc::new(Mutex::new(Vec::new())),
+            vault,
+            draft: RefCell::default(),
+        };
+        let returned = program(&stack)?;
+        let outputs = {
+            let _session = value::Session::open(&stack.vault, Some(stack.expressions.clone()));
+            serde_json::to_value(&returned)
+                .map_err(|error| ProgramError::new(format!("what the program returns cannot be stored: {error}")))?
+        };
+        let draft = stack.draft.into_inner();
+        let expressions =
+            std::mem::take(&mut *stack.expressions.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        Ok(Declared {
+            stack: stack.name,
+            nodes: draft.nodes,
+            providers: draft.providers,
+            groups: draft.groups,
+            expressions,
+            outputs,
+            problems: draft.problems,
+            reads: draft.reads,
+            vocabulary: draft.vocabulary,
+            vault: stack.vault,
+        })
+    }
+
+    /// Returns the name of the stack: the lab's, and the environment's where there is one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the environment, when one was chosen.
+    pub fn env(&self) -> Option<&str> {
+        self.env.as_deref()
+    }
+
+    /// Declares a provider and returns the scope of what is declared on it.
+    #[track_caller]
+    pub fn provider<P: Provider>(&self, name: &str, config: P) -> Scope<'_, P> {
+        let place = Place::here();
+        if let Err(problem) = Urn::valid_part(name) {
+            self.report(place.clone(), problem);
+        }
+        let config = value::encode_declared(&config, &self.vault, &self.expressions).unwrap_or_else(|problem| {
+            self.report(place.clone(), format!("the configuration of provider {name} cannot be stored: {problem}"));
+            Value::Null
+        });
+        let mut draft = self.draft.borrow_mut();
+        draft.vocabulary.learn::<P>();
+        let kind = draft.vocabulary.provider(P::NAME).expect("it was learned one line above").clone();
+        let node = ProviderNode { kind, config, place: place.clone() };
+        if let Some(before) = draft.providers.insert(name.to_owned(), node) {
+            let problem = format!("a provider named {name} is declared already, at {}", before.place);
+            draft.problems.push((place, problem));
+        }
+        drop(draft);
+        Scope {
+            stack: self,
+            provider: name.to_owned(),
+            path: Vec::new(),
+            outer: Options::default(),
+            place: None,
+            kind: PhantomData,
+        }
+    }
+
+    /// Declares a group whose members are interrupted at most `at_most` at a time.
+    #[track_caller]
+    pub fn rolling(&self, name: &str, at_most: usize) -> Group<'_> {
+        let place = Place::here();
+        let mut draft = self.draft.borrow_mut();
+        if at_most == 0 {
+            draft.problems.push((place.clone(), format!("rolling group {name} would let no member be changed")));
+        }
+        let group = Rolling { name: name.to_owned(), at_most: at_most.max(1), gates: Vec::new() };
+        if draft.groups.insert(name.to_owned(), group).is_some() {
+            draft.problems.push((place, format!("a rolling group named {name} is declared already")));
+        }
+        Group { stack: self, name: name.to_owned() }
+    }
+
+    pub(super) fn add_gate<Q: Serialize + DeserializeOwned>(
+        &self,
+        group: &str,
+        provider: &str,
+        query: Arc<dyn ErasedQuery>,
+        asked: &Q,
+        place: Place,
+    ) {
+        match value::encode_declared(asked, &self.vault, &self.expressions) {
+            Ok(inputs) => {
+                let gate = Gate { provider: provider.to_owned(), query, inputs, place };
+                if let Some(group) = self.draft.borrow_mut().groups.get_mut(group) {
+                    group.gates.push(gate);
+                }
+            }
+            Err(problem) => self.report(place, format!("a gate cannot be stored: {problem}")),
+        }
+    }
+
+    /// Returns the outputs of another stack of this lab directory, as it was last applied.
+    pub fn outputs_of<T: DeserializeOwned>(&self, stack: &str) -> Result<T, ProgramError> {
+        let outputs = self.neighbours.get(stack).ok_or_else(|| {
+            ProgramError::new(format!("stack {stack} was never applied in this lab directory: run its `up` first"))
+        })?;
+        self.draft.borrow_mut().reads.insert(stack.to_owned(), value::digest(outputs));
+        value::decode(outputs, &self.vault).map_err(|error| {
+            ProgramError::new(format!("the outputs of stack {stack} are not of the type that is asked for: {error}"))
+        })
+    }
+
+    /// Reports a problem of the program; the plan shows it with all others.
+    #[track_caller]
+    pub fn problem(&self, message: impl Into<String>) {
+        self.report(Place::here(), message.into());
+    }
+
+    fn report(&self, place: Place, message: String) {
+        self.draft.borrow_mut().problems.push((place, message));
+    }
+
+    /// Keeps the URN for this declaration; a second one of the same name is a problem.
+    fn take(&self, urn: &Urn, place: &Place) {
+        let mut draft = self.draft.borrow_mut();
+        for part in [urn.name()] {
+            if let Err(problem) = Urn::valid_part(part) {
+                draft.problems.push((place.clone(), problem));
+            }
+        }
+        if let Some(before) = draft.taken.insert(urn.clone(), place.clone()) {
+            let problem = format!(
+                "{} {} is declared twice: here and at {before}; give one of them another name",
+                urn.kind(),
+                urn.short()
+            );
+            draft.problems.push((place.clone(), problem));
+        }
+    }
+}
+
+/// Where declarations go: a component path on a provider.
+pub struct Scope<'a, P> {
+    stack: &'a Stack,
+    provider: String,
+    path: Vec<String>,
+    outer: Options,
+    place: Option<Place>,
+    kind: PhantomData<fn() -> P>,
+}
+
+impl<P> Clone for Scope<'_, P> {
+    fn clone(&self) -> Self {
+        Scope {
+            stack: self.stack,
+            provider: self.provider.clone(),
+            path: self.path.clone(),
+            outer: self.outer.clone(),
+            place: self.place.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<'a, P: Provider> Scope<'a, P> {
+    /// Begins the declaration of a resource; `.add` completes it.
+    #[track_caller]
+    pub fn resource(&self, name: &str) -> Declare<'a, P> {
+        let here = Place::here();
+        let place = self.place.clone().unwrap_or(here);
+        Declare { scope: self.clone(), name: name.to_owned(), options: Options::default(), place }
+    }
+
+    /// Begins the declaration of a component; `.add` completes it.
+    #[track_caller]
+    pub fn component(&self, name: &str) -> DeclareComponent<'a, P> {
+        let here = Place::here();
+        let place = self.place.clone().unwrap_or(here);
+        DeclareComponent { scope: self.clone(), name: name.to_owned(), options: Options::default(), place }
+    }
+
+    /// Declares a question about something that exists already.
+    #[track_caller]
+    pub fn read<Q: Query<P>>(&self, name: &str, query: Q) -> Handle<Q::Answer> {
+        let here = Place::here();
+        let place = self.place.clone().unwrap_or(here);
+        let urn = Urn::new(&self.stack.name, &self.provider, &self.path, Q::TYPE, name);
+        self.stack.take(&urn, &place);
+        match value::encode_declared(&query, &self.stack.vault, &self.stack.expressions) {
+            Ok(inputs) => self.stack.draft.borrow_mut().nodes.push(Node {
+                urn: urn.clone(),
+                provider: self.provider.clone(),
+                kind: NodeKind::Read(erased::erase_query::<P, Q>()),
+                inputs,
+                options: Options::default().within(&self.outer),
+                place,
+            }),
+            Err(problem) => self.stack.report(place, format!("{} {name} cannot be stored: {problem}", Q::TYPE)),
+        }
+        Handle::new(urn)
+    }
+
+    /// Returns a scope with this component path on the provider of `other`.
+    pub fn on<Q: Provider>(&self, other: &Scope<'a, Q>) -> Scope<'a, Q> {
+        Scope {
+            stack: self.stack,
+            provider: other.provider.clone(),
+            path: self.path.clone(),
+            outer: self.outer.clone(),
+            place: self.place.clone(),
+            kind: PhantomData,
+        }
+    }
+
+    /// Returns the stack this scope is of.
+    pub fn stack(&self) -> &'a Stack {
+        self.stack
+    }
+
+    /// Returns the name of the provider.
+    pub fn provider_name(&self) -> &str {
+        &self.provider
+    }
+
+    /// Reports a problem, at the line of the program that added the outermost component.
+    #[track_caller]
+    pub fn problem(&self, message: impl Into<String>) {
+        let here = Place::here();
+        let place = self.place.clone().unwrap_or(here);
+        self.stack.report(place, message.into());
+    }
+}
+
+/// A named group of resources without a life cycle of its own: a struct with one `declare`.
+///
+/// It holds no state and does no I/O.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a component of a `{P}` provider",
+    note = "a resource is declared with `scope.resource(name).add(...)`, a component with `scope.component(name).add(...)`"
+)]
+pub trait Component<P: Provider> {
+    /// What the program gets to wire others with.
+    type Handle;
+    /// Declares what it is made of.
+    fn declare(self, scope: &Scope<'_, P>) -> Self::Handle;
+}
+
+/// A resource being declared.
+#[must_use = "nothing is declared until `.add` is called"]
+pub struct Declare<'a, P> {
+    scope: Scope<'a, P>,
+    name: String,
+    options: Options,
+    place: Place,
+}
+
+impl<P: Provider> Declare<'_, P> {
+    /// Refuses to delete or replace it, until a program with `.protect(false)` was applied.
+    pub fn protect(mut self, protect: bool) -> Self {
+        self.options.protect = Some(protect);
+        self
+    }
+
+    /// Comes after another resource is ready, though no input says so.
+    pub fn depends_on<O>(mut self, other: &Handle<O>) -> Self {
+        self.options.after.push((other.urn.clone(), EdgeKind::After));
+        self
+    }
+
+    /// Comes after another resource exists, ready or not.
+    pub fn after_created<O>(mut self, other: &Handle<O>) -> Self {
+        self.options.after.push((other.urn.clone(), EdgeKind::Created));
+        self
+    }
+
+    /// Leaves an input to others: it is neither compared nor sent again. A JSON pointer: `/spec/replicas`.
+    pub fn ignore(mut self, path: &str) -> Self {
+        self.options.ignore.push(Path::from(path));
+        self
+    }
+
+    /// Leaves the thing standing when its line goes.
+    pub fn retain(mut self) -> Self {
+        self.options.retain = true;
+        self
+    }
+
+    /// Says what it was called before, so that it is moved instead of made anew.
+    pub fn was(mut self, old: &str) -> Self {
+        self.options.was.push(old.to_owned());
+        self
+    }
+
+    /// Takes over a thing that exists already, by its identity.
+    pub fn import(mut self, id: impl Into<Id>) -> Self {
+        self.options.import = Some(id.into());
+        self
+    }
+
+    /// Replaces it whenever `value` differs from the last time.
+    pub fn replace_when(mut self, value: impl fmt::Display) -> Self {
+        self.options.trigger = Some(value.to_string());
+        self
+    }
+
+    /// Says how long an operation on it may take; ten minutes when not said.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Makes it a member of a rolling group.
+    pub fn rolling(mut self, group: &Group<'_>) -> Self {
+        self.options.rolling = Some(group.name().to_owned());
+        self
+    }
+
+    /// Says where it is declared, when that is another line than this one: a component that was given a list.
+    pub fn declared_at(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    pub(super) fn act(mut self, act: Act) -> Self {
+        self.options.act = Some(act);
+        self
+    }
+
+    /// Declares the resource.
+    pub fn add<R: Resource<P>>(self, resource: R) -> Handle<R::Outputs> {
+        let Declare { scope, name, options, place } = self;
+        let stack = scope.stack;
+        let kind = erased::erase::<P, R>();
+        let urn = Urn::new(&stack.name, &scope.provider, &scope.path, R::TYPE, &name);
+        stack.take(&urn, &place);
+        match value::encode_declared(&resource, &stack.vault, &stack.expressions) {
+            Ok(inputs) => {
+                let mut without = inputs.clone();
+                R::INITIAL.iter().for_each(|path| {
+                    value::remove(&mut without, &Path::from(*path));
+                });
+                let checked = value::decode::<R>(&without, &stack.vault);
+                let mut draft = stack.draft.borrow_mut();
+                if let Err(error) = checked {
+                    let problem = format!("{} cannot be read without its initial inputs: {error}", R::TYPE);
+                    draft.problems.push((place.clone(), problem));
+                }
+                draft.vocabulary.learn_type(kind.clone());
+                draft.nodes.push(Node {
+                    urn: urn.clone(),
+                    provider: scope.provider.clone(),
+                    kind: NodeKind::Resource(kind),
+                    inputs,
+                    options: options.within(&scope.outer),
+                    place,
+                });
+            }
+            Err(problem) => stack.report(place, format!("{} {name} cannot be stored: {problem}", R::TYPE)),
+        }
+        Handle::new(urn)
+    }
+}
+
+/// A component being declared.
+#[must_use = "nothing is declared until `.add` is called"]
+pub struct DeclareComponent<'a, P> {
+    scope: Scope<'a, P>,
+    name: String,
+    options: Options,
+    place: Place,
+}
+
+impl<P: Provider> DeclareComponent<'_, P> {
+    /// Protects everything in it.
+    pub fn protect(mut self, protect: bool) -> Self {
+        self.options.protect = Some(protect);
+        self
+    }
+
+    /// Makes everything in it come after another resource is ready.
+    pub fn depends_on<O>(mut self, other: &Handle<O>) -> Self {
+        self.options.after.push((other.urn.clone(), EdgeKind::After));
+        self
+    }
+
+    /// Leaves everything in it standing when its line goes.
+    pub fn retain(mut self) -> Self {
+        self.options.retain = true;
+        self
+    }
+
+    /// Says how long an operation on anything in it may take.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Declares the component.
+    pub fn add<C: Component<P>>(self, component: C) -> C::Handle {
+        let DeclareComponent { scope, name, options, place } = self;
+        if let Err(problem) = Urn::valid_part(&name) {
+            scope.stack.report(place.clone(), problem);
+        }
+        let mut path = scope.path.clone();
+        path.push(name);
+        let inner = Scope {
+            stack: scope.stack,
+            provider: scope.provider.clone(),
+            path,
+            outer: options.within(&scope.outer),
+            place: Some(place),
+            kind: PhantomData,
+        };
+        component.declare(&inner)
+    }
+}
+
+/// A declared resource: what others are wired to.
+pub struct Handle<O> {
+    urn: Urn,
+    outputs: PhantomData<fn() -> O>,
+}
+
+impl<O> Handle<O> {
+    fn new(urn: Urn) -> Handle<O> {
+        Handle { urn, outputs: PhantomData }
+    }
+
+    /// Returns the URN.
+    pub fn urn(&self) -> &Urn {
+        &self.urn
+    }
+}
+
+impl<O: Data> Handle<O> {
+    /// Returns a value computed from the outputs: `vm.output(|vm| vm.address)`.
+    pub fn output<T>(&self, project: impl Fn(O) -> T + Send + Sync + 'static) -> Output<T> {
+        let urn = self.urn.clone();
+        Output::computed(BTreeSet::from([urn.clone()]), move |lookup| {
+            let outputs = lookup.outputs(&urn)?;
+            let outputs = O::deserialize(&outputs)
+                .map_err(|error| Unresolved::Failed(format!("the outputs of {urn} do not decode: {error}")))?;
+            Ok(Session::aside(|| project(outputs)))
+        })
+    }
+}
+
+impl<O> Clone for Handle<O> {
+    fn clone(&self) -> Handle<O> {
+        Handle::new(self.urn.clone())
+    }
+}
+
+impl<O> fmt::Debug for Handle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.urn)
+    }
+}

@@ -1,0 +1,598 @@
+//! How unknowns and secrets stand in a tree of values. Nothing else knows the encoding.
+//!
+//! Inputs and outputs travel as JSON. Two things in them are not JSON: a value that is not known yet, and a value that
+//! must never be seen. Both are markers, maps of one reserved key:
+//!
+//! - `{"$lab.unknown": 3}`: what the third [`Expression`] of the program yields,
+//! - `{"$lab.secret": "9f…"}`: the secret with this keyed fingerprint; its value lies in the [`Vault`].
+//!
+//! So a tree can be compared, hashed, stored and shown as it is: a secret that changed has another fingerprint, and
+//! one that did not has the same, however often its sealing was renewed.
+//!
+//! While the engine serialises or deserialises on a program's behalf it holds a [`Session`] open on the thread.
+//! Outside of one, outputs and secrets refuse to be serialised, so a marker never leaks into a user's own text.
+
+use super::{Path, Urn};
+use hmac::{Hmac, Mac};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+const RESERVED: &str = "$lab.";
+const UNKNOWN: &str = "$lab.unknown";
+const SECRET: &str = "$lab.secret";
+
+/// Returns canonical JSON: keys sorted, no white space. What is hashed, and what is written to files.
+pub fn canonical(value: &Value) -> Vec<u8> {
+    fn write(value: &Value, out: &mut Vec<u8>) {
+        match value {
+            Value::Object(map) => {
+                let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+                out.push(b'{');
+                for (n, (key, value)) in sorted.into_iter().enumerate() {
+                    if n > 0 {
+                        out.push(b',');
+                    }
+                    serde_json::to_writer(&mut *out, key).expect("a string is JSON");
+                    out.push(b':');
+                    write(value, out);
+                }
+                out.push(b'}');
+            }
+            Value::Array(list) => {
+                out.push(b'[');
+                for (n, value) in list.iter().enumerate() {
+                    if n > 0 {
+                        out.push(b',');
+                    }
+                    write(value, out);
+                }
+                out.push(b']');
+            }
+            leaf => serde_json::to_writer(&mut *out, leaf).expect("a JSON leaf is JSON"),
+        }
+    }
+    let mut out = Vec::new();
+    write(value, &mut out);
+    out
+}
+
+/// Returns the SHA-256 of the canonical JSON of `value`, in hexadecimal.
+pub fn digest(value: &Value) -> String {
+    hex(&Sha256::digest(canonical(value)))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The secrets of a stack, by keyed fingerprint. Shared by everything that works on one stack in one run.
+///
+/// Has no way to print what it holds.
+#[derive(Clone)]
+pub struct Vault(Arc<Mutex<VaultContents>>);
+
+struct VaultContents {
+    key: [u8; 32],
+    plain: BTreeMap<String, Value>,
+    sealed: BTreeMap<String, String>,
+    open: Option<Arc<Opener>>,
+}
+
+type Opener = dyn Fn(&str) -> std::result::Result<Value, String> + Send + Sync;
+
+impl Vault {
+    /// Returns an empty vault whose fingerprints are keyed with `key`.
+    pub fn new(key: [u8; 32]) -> Vault {
+        Vault(Arc::new(Mutex::new(VaultContents {
+            key,
+            plain: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            open: None,
+        })))
+    }
+
+    fn contents(&self) -> std::sync::MutexGuard<'_, VaultContents> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Returns the key of the fingerprints. It is a secret itself.
+    pub fn key(&self) -> [u8; 32] {
+        self.contents().key
+    }
+
+    /// Takes in secrets as they lie in a file, and how to open them: done only for those that are asked for.
+    pub fn unseal_with(
+        &self,
+        sealed: BTreeMap<String, String>,
+        open: impl Fn(&str) -> std::result::Result<Value, String> + Send + Sync + 'static,
+    ) {
+        let mut contents = self.contents();
+        contents.sealed.extend(sealed);
+        contents.open = Some(Arc::new(open));
+    }
+
+    /// Puts a value in and returns its fingerprint.
+    pub fn put(&self, value: &Value) -> String {
+        let mut contents = self.contents();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&contents.key).expect("HMAC takes keys of any length");
+        mac.update(&canonical(value));
+        let fingerprint = hex(&mac.finalize().into_bytes()[..16]);
+        contents.plain.insert(fingerprint.clone(), value.clone());
+        fingerprint
+    }
+
+    /// Returns the value with a fingerprint.
+    pub fn get(&self, fingerprint: &str) -> std::result::Result<Value, String> {
+        let (sealed, open) = {
+            let contents = self.contents();
+            if let Some(value) = contents.plain.get(fingerprint) {
+                return Ok(value.clone());
+            }
+            (contents.sealed.get(fingerprint).cloned(), contents.open.clone())
+        };
+        let (Some(sealed), Some(open)) = (sealed, open) else {
+            return Err(format!("the secret {fingerprint} is not in this state"));
+        };
+        let value = open(&sealed)?;
+        self.contents().plain.insert(fingerprint.to_owned(), value.clone());
+        Ok(value)
+    }
+
+    /// Returns `text` with every secret text of this vault that occurs in it replaced: the last line of defence for
+    /// messages that come from outside.
+    pub fn scrub(&self, text: &str) -> String {
+        fn leaves<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+            match value {
+                Value::String(text) if text.len() >= 6 => out.push(text),
+                Value::Array(list) => list.iter().for_each(|value| leaves(value, out)),
+                Value::Object(map) => map.values().for_each(|value| leaves(value, out)),
+                Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let contents = self.contents();
+        let mut secrets = Vec::new();
+        contents.plain.values().for_each(|value| leaves(value, &mut secrets));
+        // The longest first, so that a secret within a secret does not leave the rest of the longer one behind.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vault([secret])")
+    }
+}
+
+/// Where the outputs of other resources are looked up.
+pub trait Lookup {
+    /// Returns the outputs of `urn`, or what stands in the way.
+    fn outputs(&self, urn: &Urn) -> std::result::Result<Value, Unresolved>;
+}
+
+/// Why an expression has no value now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The outputs of this resource are not known yet.
+    Unknown(Urn),
+    /// The closure or the decoding failed.
+    Failed(String),
+}
+
+/// What an unknown stands for: a computation over the outputs of other resources.
+#[derive(Clone)]
+pub struct Expression {
+    /// The resources it reads.
+    pub sources: BTreeSet<Urn>,
+    /// The computation; runs within a session.
+    pub eval: Arc<dyn Fn(&dyn Lookup) -> std::result::Result<Value, Unresolved> + Send + Sync>,
+}
+
+impl Expression {
+    /// Computes the value, within a session of its own.
+    pub fn evaluate(&self, vault: &Vault, lookup: &dyn Lookup) -> std::result::Result<Value, Unresolved> {
+        let _session = Session::open(vault, None);
+        (self.eval)(lookup)
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expression").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+/// The expressions of a program, in the order in which they were met.
+pub(crate) type Expressions = Arc<Mutex<Vec<Expression>>>;
+
+/// The engine's hold on the thread while it serialises or deserialises.
+pub(crate) struct Session {
+    before: Option<Open>,
+}
+
+#[derive(Clone)]
+struct Open {
+    vault: Vault,
+    expressions: Option<Expressions>,
+    /// Markers written in this session, to tell them from a user's map that looks like one.
+    written: usize,
+    /// Whether an unknown was asked for its value.
+    missed: bool,
+}
+
+thread_local! {
+    static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
+    static ASIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Session {
+    /// Opens a session: secrets go to and come from `vault`; outputs become `expressions`, where there are any.
+    pub(crate) fn open(vault: &Vault, expressions: Option<Expressions>) -> Session {
+        let open = Open { vault: vault.clone(), expressions, written: 0, missed: false };
+        Session { before: OPEN.with(|cell| cell.replace(Some(open))) }
+    }
+
+    /// Runs a closure of the program's with the session put aside: what it serialises of its own accord holds no
+    /// markers of ours, and a secret cannot be exposed in it.
+    pub(crate) fn aside<T>(f: impl FnOnce() -> T) -> T {
+        struct Back(Option<Open>, bool);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                OPEN.with(|cell| *cell.borrow_mut() = self.0.take());
+                ASIDE.with(|cell| cell.set(self.1));
+            }
+        }
+        let _back = Back(OPEN.with(|cell| cell.take()), ASIDE.with(|cell| cell.replace(true)));
+        f()
+    }
+
+    /// Returns true within [`Session::aside`].
+    pub(crate) fn is_aside() -> bool {
+        ASIDE.with(Cell::get)
+    }
+
+    /// Returns how many markers were written since the session was opened.
+    pub(crate) fn written(&self) -> usize {
+        OPEN.with(|cell| cell.borrow().as_ref().map_or(0, |open| open.written))
+    }
+
+    /// Returns whether an unknown was asked for its value since the session was opened.
+    pub(crate) fn missed(&self) -> bool {
+        OPEN.with(|cell| cell.borrow().as_ref().is_some_and(|open| open.missed))
+    }
+
+    /// Notes that an unknown was asked for its value.
+    pub(crate) fn miss() {
+        OPEN.with(|cell| {
+            if let Some(open) = cell.borrow_mut().as_mut() {
+                open.missed = true;
+            }
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        OPEN.with(|cell| *cell.borrow_mut() = before);
+    }
+}
+
+/// Writes the marker of an expression, or says why it cannot.
+pub(crate) fn write_unknown(expression: Expression) -> std::result::Result<Value, String> {
+    OPEN.with(|cell| {
+        let mut cell = cell.borrow_mut();
+        let open = cell.as_mut().ok_or("an output cannot be serialised outside the engine: it is not known yet")?;
+        let expressions = open.expressions.as_ref().ok_or("an output cannot stand here: only resources may hold one")?;
+        let mut expressions = expressions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        expressions.push(expression);
+        open.written += 1;
+        Ok(json!({ UNKNOWN: expressions.len() - 1 }))
+    })
+}
+
+/// Writes the marker with a number again, as it was read.
+pub(crate) fn rewrite_unknown(n: usize) -> std::result::Result<Value, String> {
+    OPEN.with(|cell| {
+        let mut cell = cell.borrow_mut();
+        let open = cell.as_mut().ok_or("an output cannot be serialised outside the engine: it is not known yet")?;
+        open.written += 1;
+        Ok(json!({ UNKNOWN: n }))
+    })
+}
+
+/// Puts a secret into the session's vault and returns its marker.
+pub(crate) fn write_secret<T: Serialize>(secret: &T) -> std::result::Result<Value, String> {
+    let vault = OPEN
+        .with(|cell| cell.borrow().as_ref().map(|open| open.vault.clone()))
+        .ok_or("a secret cannot be serialised outside the engine")?;
+    let written = || OPEN.with(|cell| cell.borrow().as_ref().map_or(0, |open| open.written));
+    let before = written();
+    // A secret within a secret is stored with it, so that one sealed value needs no other.
+    let value = reveal(&serde_json::to_value(secret).map_err(|error| error.to_string())?, &vault)?;
+    if !markers(&value).is_empty() {
+        return Err("a secret cannot hold an output; make the output a secret instead".into());
+    }
+    OPEN.with(|cell| {
+        if let Some(open) = cell.borrow_mut().as_mut() {
+            open.written = before + 1;
+        }
+    });
+    Ok(json!({ SECRET: vault.put(&value) }))
+}
+
+/// Returns the value behind a secret's marker, from the session's vault.
+pub(crate) fn read_secret(fingerprint: &str) -> std::result::Result<Value, String> {
+    let vault = OPEN
+        .with(|cell| cell.borrow().as_ref().map(|open| open.vault.clone()))
+        .ok_or("a secret cannot be read outside the engine")?;
+    vault.get(fingerprint)
+}
+
+/// What a marker in a tree stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Marker {
+    /// The expression with this number.
+    Unknown(usize),
+    /// The secret with this fingerprint.
+    Secret(String),
+}
+
+/// Returns the marker that `value` is, if it is one.
+pub(crate) fn marker(value: &Value) -> Option<Marker> {
+    let map = value.as_object()?;
+    if map.len() != 1 {
+        return None;
+    }
+    if let Some(n) = map.get(UNKNOWN) {
+        return n.as_u64().map(|n| Marker::Unknown(n as usize));
+    }
+    map.get(SECRET).and_then(Value::as_str).map(|fingerprint| Marker::Secret(fingerprint.to_owned()))
+}
+
+/// Returns the value in clear when `value` is a secret's marker.
+pub(crate) fn secret_value(value: &Value, vault: &Vault) -> Option<Value> {
+    match marker(value) {
+        Some(Marker::Secret(fingerprint)) => vault.get(&fingerprint).ok(),
+        Some(Marker::Unknown(_)) | None => None,
+    }
+}
+
+/// Returns the marker of a secret with this value.
+pub(crate) fn secret_marker(value: &Value, vault: &Vault) -> Value {
+    json!({ SECRET: vault.put(value) })
+}
+
+/// Returns true when one is a secret's marker and the other is that secret's value in clear, as a provider reads it back.
+pub(crate) fn same_secret(marked: &Value, live: &Value, vault: &Vault) -> bool {
+    match marker(marked) {
+        Some(Marker::Secret(fingerprint)) => vault.put(live) == fingerprint,
+        Some(Marker::Unknown(_)) | None => false,
+    }
+}
+
+/// Returns `live`, as a provider read it, fit to be stored: what is a secret in `inputs` becomes its marker, and any
+/// other text that holds a known secret is masked.
+pub(crate) fn seal_live(inputs: &Value, live: &Value, vault: &Vault) -> Value {
+    match (marker(inputs), inputs, live) {
+        (Some(Marker::Secret(_)), _, live) => json!({ SECRET: vault.put(live) }),
+        // Somebody's map that looks like one of ours is shown as the text it is.
+        (_, _, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => {
+            Value::String(vault.scrub(&live.to_string()))
+        }
+        (_, Value::Object(inputs), Value::Object(live)) => {
+            let sealed = live.iter().map(|(key, live)| {
+                (key.clone(), seal_live(inputs.get(key).unwrap_or(&Value::Null), live, vault))
+            });
+            Value::Object(sealed.collect())
+        }
+        (_, inputs, Value::Array(live)) => {
+            let sealed = live.iter().enumerate().map(|(n, live)| {
+                seal_live(inputs.get(n).unwrap_or(&Value::Null), live, vault)
+            });
+            Value::Array(sealed.collect())
+        }
+        (_, _, Value::Object(live)) => Value::Object(
+            live.iter().map(|(key, live)| (key.clone(), seal_live(&Value::Null, live, vault))).collect(),
+        ),
+        (_, _, Value::String(text)) => Value::String(vault.scrub(text)),
+        (_, _, leaf) => leaf.clone(),
+    }
+}
+
+/// Returns every marker of unknowns in `value`, with its place.
+pub fn markers(value: &Value) -> Vec<(Path, usize)> {
+    let mut found = Vec::new();
+    walk(value, &Path::root(), &mut |path, value| {
+        if let Some(Marker::Unknown(n)) = marker(value) {
+            found.push((path.clone(), n));
+        }
+    });
+    found
+}
+
+/// Returns the fingerprint of every secret in `value`.
+pub(crate) fn secrets(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    walk(value, &Path::root(), &mut |_, value| {
+        if let Some(Marker::Secret(fingerprint)) = marker(value) {
+            found.insert(fingerprint);
+        }
+    });
+    found
+}
+
+/// Returns how many markers `value` holds; an error when a reserved key stands anywhere but in a marker.
+fn count_markers(value: &Value) -> std::result::Result<usize, String> {
+    let (mut count, mut stray) = (0, None);
+    walk(value, &Path::root(), &mut |path, value| match (marker(value), value) {
+        (Some(_), _) => count += 1,
+        (None, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => stray = Some(path.clone()),
+        (None, _) => {}
+    });
+    match stray {
+        None => Ok(count),
+        Some(path) => Err(format!("at {path} stands a key that begins with {RESERVED:?}, which is reserved (or an output under `flatten`)")),
+    }
+}
+
+fn walk(value: &Value, path: &Path, visit: &mut dyn FnMut(&Path, &Value)) {
+    visit(path, value);
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| walk(value, &path.at(key), visit)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(n, value)| walk(value, &path.at(n), visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Returns `value` with each marker of an unknown replaced by what `with` answers for it; `None` leaves it.
+pub(crate) fn fill(value: &Value, with: &mut dyn FnMut(usize) -> Option<Value>) -> Value {
+    if let Some(Marker::Unknown(n)) = marker(value) {
+        return with(n).unwrap_or_else(|| value.clone());
+    }
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), fill(value, with))).collect::<Map<_, _>>())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(|value| fill(value, with)).collect()),
+        leaf => leaf.clone(),
+    }
+}
+
+/// Returns `value` as a person may see it: secrets as `[secret]`, unknowns as `[unknown]`.
+pub fn redact(value: &Value) -> Value {
+    match marker(value) {
+        Some(Marker::Unknown(_)) => return "[unknown]".into(),
+        Some(Marker::Secret(_)) => return "[secret]".into(),
+        None => {}
+    }
+    match value {
+        Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), redact(value))).collect()),
+        Value::Array(list) => Value::Array(list.iter().map(redact).collect()),
+        leaf => leaf.clone(),
+    }
+}
+
+/// Returns `value` with every secret in clear. Only for what leaves the process towards a provider or on request.
+pub(crate) fn reveal(value: &Value, vault: &Vault) -> std::result::Result<Value, String> {
+    if let Some(Marker::Secret(fingerprint)) = marker(value) {
+        return reveal(&vault.get(&fingerprint)?, vault);
+    }
+    Ok(match value {
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| Ok((key.clone(), reveal(value, vault)?)));
+            Value::Object(entries.collect::<std::result::Result<Map<_, _>, String>>()?)
+        }
+        Value::Array(list) => {
+            Value::Array(list.iter().map(|value| reveal(value, vault)).collect::<std::result::Result<_, String>>()?)
+        }
+        leaf => leaf.clone(),
+    })
+}
+
+/// Serialises a declaration: outputs become expressions, secrets go to the vault. Refuses what does not come back the
+/// same, and maps that use our reserved keys.
+pub(crate) fn encode_declared<T: Serialize + DeserializeOwned>(
+    declared: &T,
+    vault: &Vault,
+    expressions: &Expressions,
+) -> std::result::Result<Value, String> {
+    let value = {
+        let session = Session::open(vault, Some(expressions.clone()));
+        let value = serde_json::to_value(declared).map_err(|error| error.to_string())?;
+        if count_markers(&value)? != session.written() {
+            return Err(format!("keys that begin with {RESERVED:?} are reserved"));
+        }
+        value
+    };
+    let back = decode::<T>(&value, vault).map_err(|error| format!("it does not come back from JSON: {error}"))?;
+    let again = encode(&back, vault)?;
+    match first_difference(&value, &again, &Path::root()) {
+        None => Ok(value),
+        Some(path) => Err(format!("it comes back from JSON with a different value at {path}")),
+    }
+}
+
+/// Serialises what holds no new outputs.
+pub(crate) fn encode<T: Serialize>(data: &T, vault: &Vault) -> std::result::Result<Value, String> {
+    let session = Session::open(vault, None);
+    let value = serde_json::to_value(data).map_err(|error| error.to_string())?;
+    if count_markers(&value)? != session.written() {
+        return Err(format!("keys that begin with {RESERVED:?} are reserved"));
+    }
+    Ok(value)
+}
+
+/// Deserialises, with secrets from the vault.
+pub(crate) fn decode<T: DeserializeOwned>(value: &Value, vault: &Vault) -> std::result::Result<T, String> {
+    let _session = Session::open(vault, None);
+    T::deserialize(value).map_err(|error| error.to_string())
+}
+
+fn first_difference(a: &Value, b: &Value, path: &Path) -> Option<Path> {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().find_map(|key| match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => first_difference(a, b, &path.at(key)),
+                _ => Some(path.at(key)),
+            })
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(n, (a, b))| first_difference(a, b, &path.at(n)))
+        }
+        (a, b) => (a != b).then(|| path.clone()),
+    }
+}
+
+/// Returns the value at `path`.
+pub(crate) fn at<'a>(value: &'a Value, path: &Path) -> Option<&'a Value> {
+    value.pointer(path.as_str())
+}
+
+/// Removes what is at `path`; true when there was something.
+pub(crate) fn remove(value: &mut Value, path: &Path) -> bool {
+    let text = path.as_str();
+    let Some((parent, _)) = text.rsplit_once('/') else { return false };
+    let Some(key) = path.keys().last() else { return false };
+    match value.pointer_mut(parent) {
+        Some(Value::Object(map)) => map.remove(&key).is_some(),
+        Some(_) | None => false,
+    }
+}
+
+/// Puts `new` at `path` where the parent exists as a map or the place is in a list; true when it was put.
+pub(crate) fn put(value: &mut Value, path: &Path, new: Value) -> bool {
+    let text = path.as_str();
+    let Some((parent, _)) = text.rsplit_once('/') else { return false };
+    let Some(key) = path.keys().last() else { return false };
+    match value.pointer_mut(parent) {
+        Some(Value::Object(map)) => {
+            map.insert(key, new);
+            true
+        }
+        Some(Value::Array(list)) => match key.parse::<usize>().ok().and_then(|n| list.get_mut(n)) {
+            Some(place) => {
+                *place = new;
+                true
+            }
+            None => false,
+        },
+        Some(_) | None => false,
+    }
+}
+
+/// The reading side of a marker, for types that accept one.
+pub(crate) fn deserialize_marker<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<(Value, Option<Marker>), D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let marker = marker(&value);
+    Ok((value, marker))
+}

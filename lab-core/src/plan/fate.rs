@@ -1,0 +1,125 @@
+//! What will have become of each resource: what others may read of it while planning.
+
+use crate::model::{Declared, Lookup, Mark, Path, Unresolved, Urn, Vault, fill, markers, panic_text, put_value, value_at};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What will have become of a resource when the plan is done, as far as it can be known now.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fate {
+    /// Its outputs, when they are recorded and hold.
+    pub(super) outputs: Option<Value>,
+    /// Which of them are only known afterwards.
+    pub(super) fresh: Vec<Path>,
+    /// The operation that made it, when that is known already. None while it is created or replaced.
+    pub(super) mark: Option<Mark>,
+}
+
+/// The fates of all resources planned so far.
+#[derive(Default)]
+pub(super) struct Fates(pub(super) BTreeMap<Urn, Fate>);
+
+/// A tree with everything filled in that is known.
+pub(super) struct Filled {
+    pub(super) value: Value,
+    /// What is not known, and from where.
+    pub(super) unknown: Vec<super::plan::Unknown>,
+    /// What failed: a closure that panicked.
+    pub(super) failed: Vec<String>,
+}
+
+struct Recorded<'a>(&'a Fates, Option<Twist<'a>>);
+
+/// A look at outputs in which what is not certain was twisted.
+struct Twist<'a> {
+    vault: &'a Vault,
+    round: u8,
+}
+
+impl Lookup for Recorded<'_> {
+    fn outputs(&self, urn: &Urn) -> Result<Value, Unresolved> {
+        let unknown = || Unresolved::Unknown(urn.clone());
+        let fate = self.0.0.get(urn).ok_or_else(unknown)?;
+        let mut outputs = fate.outputs.clone().ok_or_else(unknown)?;
+        if let Some(twist) = &self.1 {
+            for path in &fate.fresh {
+                if let Some(value) = value_at(&outputs, path) {
+                    let twisted = twist.value(value);
+                    if path.as_str().is_empty() {
+                        outputs = twisted;
+                    } else {
+                        put_value(&mut outputs, path, twisted);
+                    }
+                }
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+impl Twist<'_> {
+    /// Returns another value of the same shape, so that a closure which depends on it gives another result.
+    fn value(&self, value: &Value) -> Value {
+        if let Some(plain) = crate::model::secret_value(value, self.vault) {
+            return crate::model::secret_marker(&self.value(&plain), self.vault);
+        }
+        match value {
+            Value::Null => Value::Null,
+            Value::Bool(bit) => json!(!bit),
+            Value::Number(n) => n.as_u64().map_or_else(|| n.clone().into(), |n| json!(n.wrapping_add(1 + u64::from(self.round)))),
+            Value::String(text) => self.text(text).into(),
+            Value::Array(list) => list.iter().map(|value| self.value(value)).collect(),
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), self.value(value))).collect(),
+        }
+    }
+
+    fn text(&self, text: &str) -> String {
+        match text.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(v4)) => std::net::Ipv4Addr::from_bits(v4.to_bits() ^ (1 + u32::from(self.round))).to_string(),
+            Ok(std::net::IpAddr::V6(v6)) => std::net::Ipv6Addr::from_bits(v6.to_bits() ^ (1 + u128::from(self.round))).to_string(),
+            Err(_) => format!("{text}~{}", self.round),
+        }
+    }
+}
+
+impl Fates {
+    /// Returns `value` with every expression computed that can be.
+    ///
+    /// A closure cannot be seen into, so whether it depends on an output that will change is found by trying: it is
+    /// computed again with those outputs twisted. When the result differs, or fails, the value is unknown.
+    pub(super) fn fill(&self, value: &Value, declared: &Declared) -> Filled {
+        let mut known = BTreeMap::new();
+        let mut unknown = Vec::new();
+        let mut failed = Vec::new();
+        for (path, n) in markers(value) {
+            let Some(expression) = declared.expressions.get(n) else { continue };
+            let compute = |twist: Option<Twist<'_>>| {
+                let lookup = Recorded(self, twist);
+                catch_unwind(AssertUnwindSafe(|| expression.evaluate(&declared.vault, &lookup)))
+                    .unwrap_or_else(|panic| Err(Unresolved::Failed(format!("it panicked: {}", panic_text(&*panic)))))
+            };
+            let computed = compute(None).and_then(|value| {
+                let moving = expression.sources.iter().any(|urn| self.0.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
+                let vault = &declared.vault;
+                let holds = !moving || (0..2).all(|round| compute(Some(Twist { vault, round })).as_ref() == Ok(&value));
+                if holds { Ok(value) } else { Err(Unresolved::Unknown(Urn::from(""))) }
+            });
+            match computed {
+                Ok(value) => {
+                    known.insert(n, value);
+                }
+                Err(Unresolved::Unknown(_)) => {
+                    let from = expression.sources.iter().cloned().collect();
+                    unknown.push(super::plan::Unknown { path, from });
+                }
+                Err(Unresolved::Failed(why)) => {
+                    let from = expression.sources.iter().cloned().collect();
+                    unknown.push(super::plan::Unknown { path: path.clone(), from });
+                    failed.push(format!("the value of {path} cannot be computed: {}", declared.vault.scrub(&why)));
+                }
+            }
+        }
+        Filled { value: fill(value, &mut |n| known.get(&n).cloned()), unknown, failed }
+    }
+}

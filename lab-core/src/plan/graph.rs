@@ -1,0 +1,185 @@
+//! The dependency graph of a declaration.
+
+use super::plan::Problem;
+use crate::model::{Declared, Edge, EdgeKind, Node, NodeKind, Realm, Urn, markers, redact};
+use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::graphmap::DiGraphMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A declaration with its dependencies, in an order in which everything comes after what it needs.
+pub struct Graph<'a> {
+    /// Positions in [`Declared::nodes`], dependencies first.
+    pub order: Vec<usize>,
+    /// The dependencies of each node.
+    pub edges: BTreeMap<&'a Urn, Vec<Edge>>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<&'a Urn, &'a Node>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+impl<'a> Graph<'a> {
+    /// Builds the graph. Cycles and dependencies on what is not declared are problems.
+    pub fn new(declared: &'a Declared) -> Graph<'a> {
+        let nodes: BTreeMap<&Urn, &Node> = declared.nodes.iter().map(|node| (&node.urn, node)).collect();
+        let positions: BTreeMap<&Urn, usize> =
+            declared.nodes.iter().enumerate().map(|(n, node)| (&node.urn, n)).collect();
+        let mut problems = Vec::new();
+        let mut edges = BTreeMap::new();
+        let providers = provider_edges(declared, &mut problems);
+        for node in &declared.nodes {
+            let mut needs: BTreeSet<Edge> = BTreeSet::new();
+            for (_, n) in markers(&node.inputs) {
+                needs.extend(sources(declared, n));
+            }
+            needs.extend(node.options.after.iter().map(|(to, kind)| Edge { to: to.clone(), kind: *kind }));
+            needs.extend(providers.get(node.provider.as_str()).into_iter().flatten().cloned());
+            // Something declared inside a component that depends on the component's own parts needs no edge to itself.
+            needs.retain(|edge| edge.to != node.urn || edge.kind == EdgeKind::Value);
+            for edge in &needs {
+                if !nodes.contains_key(&edge.to) {
+                    problems.push(Problem {
+                        urn: Some(node.urn.clone()),
+                        places: vec![node.place.clone()],
+                        message: format!("{} needs {}, which this stack does not declare", node.urn.short(), edge.to),
+                        hint: None,
+                    });
+                }
+            }
+            edges.insert(&node.urn, needs.into_iter().filter(|edge| nodes.contains_key(&edge.to)).collect::<Vec<_>>());
+        }
+        let mut graph = DiGraphMap::<usize, ()>::new();
+        for node in &declared.nodes {
+            let to = positions[&node.urn];
+            graph.add_node(to);
+            for edge in &edges[&node.urn] {
+                graph.add_edge(positions[&edge.to], to, ());
+            }
+        }
+        let order = match toposort(&graph, None) {
+            // petgraph's order is any valid one; declaration order among equals is what a reader expects.
+            Ok(_) => stable_order(&graph, declared.nodes.len()),
+            Err(_) => {
+                for ring in kosaraju_scc(&graph) {
+                    if ring.len() > 1 || graph.contains_edge(ring[0], ring[0]) {
+                        problems.push(cycle(declared, &graph, ring[0], &ring));
+                    }
+                }
+                Vec::new()
+            }
+        };
+        Graph { order, edges, nodes, problems }
+    }
+}
+
+/// Returns what each provider's own configuration makes everything on it depend on.
+fn provider_edges<'a>(declared: &'a Declared, problems: &mut Vec<Problem>) -> BTreeMap<&'a str, Vec<Edge>> {
+    let mut all = BTreeMap::new();
+    for (name, provider) in &declared.providers {
+        let mut edges: BTreeSet<Edge> = BTreeSet::new();
+        for (_, n) in markers(&provider.config) {
+            edges.extend(sources(declared, n));
+        }
+        match provider.kind.realm(&provider.config, &declared.vault) {
+            Ok(Realm::Stated(_)) => {}
+            Ok(Realm::Inside(urn)) => {
+                edges.insert(Edge { to: urn, kind: EdgeKind::Container });
+            }
+            Err(error) => problems.push(Problem {
+                urn: None,
+                places: vec![provider.place.clone()],
+                message: format!("what provider {name} points at cannot be told: {error}"),
+                hint: None,
+            }),
+        }
+        all.insert(name.as_str(), edges.into_iter().collect());
+    }
+    all
+}
+
+fn sources(declared: &Declared, n: usize) -> impl Iterator<Item = Edge> {
+    let sources = declared.expressions.get(n).map(|expression| expression.sources.clone()).unwrap_or_default();
+    sources.into_iter().map(|to| Edge { to, kind: EdgeKind::Value })
+}
+
+/// Kahn's algorithm with the lowest position first.
+fn stable_order(graph: &DiGraphMap<usize, ()>, len: usize) -> Vec<usize> {
+    use petgraph::Direction::{Incoming, Outgoing};
+    let mut waiting: Vec<usize> = (0..len).map(|n| graph.neighbors_directed(n, Incoming).count()).collect();
+    let mut ready: BTreeSet<usize> = (0..len).filter(|n| waiting[*n] == 0).collect();
+    let mut order = Vec::with_capacity(len);
+    while let Some(n) = ready.pop_first() {
+        order.push(n);
+        for next in graph.neighbors_directed(n, Outgoing) {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready.insert(next);
+            }
+        }
+    }
+    order
+}
+
+/// Names a cycle as a path that comes back to where it began.
+fn cycle(declared: &Declared, graph: &DiGraphMap<usize, ()>, start: usize, ring: &[usize]) -> Problem {
+    let mut path = vec![start];
+    let mut at = start;
+    loop {
+        let mut needs: Vec<usize> = graph
+            .neighbors_directed(at, petgraph::Direction::Incoming)
+            .filter(|n| ring.contains(n))
+            .collect();
+        needs.sort_unstable();
+        let next = needs.iter().copied().find(|n| !path.contains(n)).or_else(|| needs.first().copied());
+        let Some(next) = next else { break };
+        if let Some(again) = path.iter().position(|n| *n == next) {
+            path.drain(..again);
+            path.push(next);
+            break;
+        }
+        path.push(next);
+        at = next;
+    }
+    let names: Vec<String> = path.iter().map(|n| declared.nodes[*n].urn.short()).collect();
+    Problem {
+        urn: Some(declared.nodes[start].urn.clone()),
+        places: path[..path.len().saturating_sub(1)].iter().map(|n| declared.nodes[*n].place.clone()).collect(),
+        message: format!("these need each other in a circle: {}", names.join(" needs ")),
+        hint: Some("remove one of these dependencies".into()),
+    }
+}
+
+/// Returns the declared graph as text for a snapshot: one line per resource with its inputs, secrets redacted, and
+/// what it needs.
+pub fn render_graph(declared: &Declared) -> String {
+    let graph = Graph::new(declared);
+    let mut text = String::new();
+    let mut line = |depth: usize, what: String| {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&what);
+        text.push('\n');
+    };
+    line(0, format!("stack {}", declared.stack));
+    for n in &graph.order {
+        let node = &declared.nodes[*n];
+        let verb = match node.kind {
+            NodeKind::Resource(_) => "",
+            NodeKind::Read(_) => "read ",
+        };
+        line(1, format!("{verb}{} {} on {}", node.type_name(), node.urn.short(), node.provider));
+        for edge in &graph.edges[&node.urn] {
+            let how = match edge.kind {
+                EdgeKind::Value => "reads",
+                EdgeKind::After => "after",
+                EdgeKind::Created => "after the creation of",
+                EdgeKind::Container => "inside",
+            };
+            line(3, format!("{how} {} {}", edge.to.kind(), edge.to.short()));
+        }
+        line(2, serde_json::to_string(&redact(&node.inputs)).unwrap_or_default());
+    }
+    for problem in declared.problems.iter().map(|(place, message)| format!("{message} ({place})")) {
+        line(1, format!("problem: {problem}"));
+    }
+    text
+}

@@ -1,0 +1,814 @@
+//! From a declaration, a state and observations to a plan.
+
+use super::claims::{self, ForeignClaim, Held};
+use super::diff::diff;
+use super::drift::drift;
+use super::fate::{Fate, Fates};
+use super::graph::Graph;
+use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
+use super::{moves, order, roll, select};
+use crate::model::{
+    Change, Condemned, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order,
+    Path, Realm, Record, Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
+};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How long an operation may take when its declaration does not say.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a plan is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The verb.
+    pub verb: Verb,
+    /// Only these and what they need: URNs or what a person would call them. Empty for everything.
+    pub targets: Vec<String>,
+    /// The time.
+    pub now: SystemTime,
+    /// What the other stacks of the lab directory occupy.
+    pub foreign: Vec<ForeignClaim>,
+}
+
+impl Request {
+    /// Returns the request for everything.
+    pub fn new(verb: Verb, now: SystemTime) -> Request {
+        Request { verb, targets: Vec::new(), now, foreign: Vec::new() }
+    }
+}
+
+/// Returns everything that will be done, and everything that keeps it from being done.
+pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &Request) -> Plan {
+    let empty;
+    let declared = match request.verb {
+        Verb::Up => declared,
+        // Destroying is planning for nothing, with the same vocabulary.
+        Verb::Destroy => {
+            empty = Declared { nodes: Vec::new(), groups: BTreeMap::new(), problems: Vec::new(), ..declared.clone() };
+            &empty
+        }
+    };
+    let graph = Graph::new(declared);
+    let moves = moves::moves(declared, &graph, state);
+    let mut state = Cow::Borrowed(state);
+    if !moves.is_empty()
+        && let Err(error) = state.to_mut().apply(&Event::Moved { moves: moves.clone() })
+    {
+        unreachable!("moves are built from the state they are applied to: {error}");
+    }
+    let mut planner = Planner {
+        declared,
+        graph: &graph,
+        state: &state,
+        seen,
+        now: request.now,
+        fates: Fates::default(),
+        steps: Vec::new(),
+        notes: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        held: Vec::new(),
+        edges: BTreeMap::new(),
+        same: 0,
+        going: BTreeSet::new(),
+    };
+    for (place, message) in &declared.problems {
+        planner.problems.push(Problem { urn: None, places: vec![place.clone()], message: message.clone(), hint: None });
+    }
+    planner.problems.extend(graph.problems.iter().cloned());
+    for n in &graph.order {
+        let node = &declared.nodes[*n];
+        if node.options.act.is_none() {
+            planner.node(node);
+        }
+    }
+    roll::acts(&mut planner);
+    planner.leftovers(request.verb);
+    planner.held.sort_by(|a, b| a.urn.cmp(&b.urn));
+    let clashes = claims::clashes(&planner.held, &request.foreign);
+    planner.problems.extend(clashes);
+
+    let outputs = match request.verb {
+        Verb::Up => planner.fates.fill(&declared.outputs, declared).value,
+        Verb::Destroy => Value::Null,
+    };
+    let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
+    let before: Vec<Held> = recorded_claims(&state);
+    let steps = order::order(steps, &edges, &state, &before, &mut problems);
+    let steps = roll::roll(steps, declared, &state, &mut problems);
+    let (steps, partial) = select::select(steps, &request.targets, declared, &state, &mut problems);
+    let notes = if partial { Vec::new() } else { notes };
+    problems.sort_by(|a, b| (&a.places, &a.message).cmp(&(&b.places, &b.message)));
+    problems.dedup();
+    Plan {
+        stack: declared.stack.clone(),
+        verb: request.verb,
+        steps,
+        same,
+        moves,
+        notes,
+        problems,
+        warnings,
+        outputs,
+        partial,
+    }
+}
+
+fn recorded_claims(state: &State) -> Vec<Held> {
+    let hold = |urn: &Urn, record: &Record| {
+        let place = record.spec.place.clone();
+        record.spec.claims.iter().map(move |claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() })
+            .collect::<Vec<_>>()
+    };
+    state.records.iter().flat_map(|(urn, record)| hold(urn, record)).collect()
+}
+
+/// A plan in the making.
+pub(super) struct Planner<'a> {
+    pub(super) declared: &'a Declared,
+    pub(super) graph: &'a Graph<'a>,
+    pub(super) state: &'a State,
+    seen: &'a Observations,
+    now: SystemTime,
+    fates: Fates,
+    pub(super) steps: Vec<Step>,
+    notes: Vec<(Urn, Spec)>,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    held: Vec<Held>,
+    edges: BTreeMap<Urn, Vec<Edge>>,
+    same: usize,
+    /// Records whose thing goes in this plan, with everything inside.
+    going: BTreeSet<Urn>,
+}
+
+/// Everything about a node that is known before it is compared with what is recorded.
+struct Wanted<'n> {
+    node: &'n Node,
+    kind: &'n Arc<dyn ErasedType>,
+    spec: Spec,
+    realm_known: bool,
+    unknown: Vec<Unknown>,
+    claims_deferred: bool,
+    id: Option<Id>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn problem(&mut self, node: &Node, message: String, hint: Option<&str>) {
+        self.problems.push(Problem {
+            urn: Some(node.urn.clone()),
+            places: vec![node.place.clone()],
+            message,
+            hint: hint.map(str::to_owned),
+        });
+    }
+
+    /// Plans one declared resource or read. Everything it needs has been planned.
+    pub(super) fn node(&mut self, node: &'a Node) {
+        let kind = match &node.kind {
+            NodeKind::Resource(kind) => kind,
+            NodeKind::Read(_) => return self.read(node),
+        };
+        let Some(wanted) = self.wanted(node, kind) else { return };
+        self.held.extend(wanted.spec.claims.iter().map(|claim| Held {
+            urn: node.urn.clone(),
+            place: node.place.clone(),
+            claim: claim.clone(),
+        }));
+        self.edges.insert(node.urn.clone(), wanted.spec.edges.clone());
+        let record = self.state.records.get(&node.urn);
+        match record {
+            None => self.create(wanted, Vec::new()),
+            Some(record) if record.spec.version > wanted.spec.version => {
+                let message = format!(
+                    "{} was recorded by version {} of {}, this program knows version {}",
+                    node.urn.short(), record.spec.version, record.spec.kind, wanted.spec.version
+                );
+                self.problem(node, message, Some("run a program built with the newer version of lab"));
+            }
+            Some(record) => match &record.open {
+                Some(open) => match open.begun.deed {
+                    Deed::Create | Deed::Supersede | Deed::Import => self.unfinished(wanted, record, true),
+                    Deed::Update => self.unfinished(wanted, record, false),
+                    Deed::Delete => self.replace(wanted, record, Order::DeleteFirst, Impact::default(), vec![
+                        "its deletion was begun and has to be finished first".into(),
+                    ]),
+                },
+                None if record.status == Status::Gone => {
+                    self.forget(&node.urn, record, false, "it is gone");
+                    self.create(wanted, vec!["it was there and is gone".into()]);
+                }
+                None => self.compare(wanted, record),
+            },
+        }
+    }
+
+    fn wanted<'n>(&mut self, node: &'n Node, kind: &'n Arc<dyn ErasedType>) -> Option<Wanted<'n>> {
+        let vault = &self.declared.vault;
+        let filled = self.fates.fill(&node.inputs, self.declared);
+        for failed in filled.failed {
+            self.problem(node, failed, None);
+        }
+        let mut inputs = filled.value;
+        let provider = self.declared.providers.get(&node.provider)?;
+        let config = self.fates.fill(&provider.config, self.declared).value;
+        let (realm, container) = match provider.kind.realm(&config, vault) {
+            Ok(Realm::Stated(text)) => (Some(text), None),
+            Ok(Realm::Inside(urn)) => {
+                let mark = self.fates.0.get(&urn).and_then(|fate| fate.mark.clone());
+                (mark.map(|mark| format!("inside {mark}")), Some(urn))
+            }
+            Err(_) => return None, // the graph has named it
+        };
+        let record = self.state.records.get(&node.urn);
+        for path in &node.options.ignore {
+            match record.and_then(|record| value_at(&record.spec.inputs, path)) {
+                Some(prior) => {
+                    put_value(&mut inputs, path, prior.clone());
+                }
+                None if record.is_some() => {
+                    remove_value(&mut inputs, path);
+                }
+                None => {}
+            }
+        }
+        kind.initial().iter().for_each(|path| {
+            remove_value(&mut inputs, &Path::from(*path));
+        });
+        // What is only sent once is no reason for anything to be unknown.
+        let unknown: Vec<Unknown> = filled.unknown.into_iter().filter(|unknown| value_at(&inputs, &unknown.path).is_some()).collect();
+        let mut ask = |what: &str, error: String| {
+            let message = format!("{what} of {} cannot be told: {}", node.urn.short(), vault.scrub(&error));
+            self.problems.push(Problem { urn: Some(node.urn.clone()), places: vec![node.place.clone()], message, hint: None });
+        };
+        let (claims, claims_deferred) = kind.claims(&inputs, vault).unwrap_or_else(|error| {
+            ask("what is occupied by the inputs", error);
+            (Vec::new(), false)
+        });
+        let id = kind.id(&inputs, vault).unwrap_or_else(|error| {
+            ask("the identity", error);
+            None
+        });
+        let outside = kind.outside(&inputs, vault).unwrap_or_else(|error| {
+            ask("the nature", error);
+            false
+        });
+        let known = unknown.is_empty() && realm.is_some();
+        let spec = Spec {
+            kind: kind.name().to_owned(),
+            version: kind.version(),
+            provider: node.provider.clone(),
+            digest: if known { spec_digest(realm.as_deref().unwrap_or_default(), kind.name(), kind.version(), &inputs) } else { String::new() },
+            realm: realm.clone().unwrap_or_default(),
+            container,
+            inputs,
+            edges: self.graph.edges.get(&node.urn).cloned().unwrap_or_default(),
+            claims,
+            trigger: node.options.trigger.clone(),
+            protect: node.options.protect.unwrap_or(false),
+            retain: node.options.retain,
+            once: kind.once(),
+            outside,
+            timeout: node.options.timeout.map(|timeout| timeout.as_secs()),
+            rolling: node.options.rolling.clone(),
+            member: node.options.act.as_ref().map(|act| act.member.clone()),
+            place: node.place.clone(),
+        };
+        Some(Wanted { node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
+    }
+
+    fn read(&mut self, node: &Node) {
+        self.edges.insert(node.urn.clone(), self.graph.edges.get(&node.urn).cloned().unwrap_or_default());
+        let answer = self.seen.answers.get(&node.urn).or_else(|| self.state.answers.get(&node.urn));
+        let known = self.fates.fill(&node.inputs, self.declared).unknown.is_empty();
+        match answer.filter(|_| known) {
+            Some(answer) => {
+                self.same += 1;
+                self.fates.0.insert(node.urn.clone(), Fate { outputs: Some(answer.clone()), fresh: Vec::new(), mark: None });
+                if self.state.answers.get(&node.urn) != Some(answer) {
+                    // Recorded by a step, so that what was read is what others were computed from.
+                    self.push_read(node, Some(answer.clone()));
+                }
+            }
+            None => self.push_read(node, None),
+        }
+    }
+
+    fn push_read(&mut self, node: &Node, answer: Option<Value>) {
+        let mut step = Step::blank(&node.urn, Action::Read);
+        step.place = Some(node.place.clone());
+        step.timeout = node.options.timeout.unwrap_or(TIMEOUT).as_secs();
+        if answer.is_some() {
+            step.reasons.push("its answer differs from the last time".into());
+            self.same -= 1;
+        }
+        self.steps.push(step);
+    }
+
+    fn create(&mut self, wanted: Wanted<'_>, mut reasons: Vec<String>) {
+        let node = wanted.node;
+        let action = match &node.options.import {
+            Some(id) => Action::Import { id: id.clone() },
+            None => Action::Create,
+        };
+        let impact = if node.options.import.is_some() {
+            Impact::default()
+        } else {
+            self.impact(node, wanted.kind.creation(&wanted.spec.inputs, &self.declared.vault))
+        };
+        let diff = diff(&Value::Null, &wanted.spec.inputs);
+        reasons.extend(words(&impact));
+        self.fates.0.insert(node.urn.clone(), Fate::default());
+        self.push(wanted, action, None, reasons, diff, impact, Permits::default());
+    }
+
+    fn impact(&mut self, node: &Node, asked: Result<Impact, String>) -> Impact {
+        asked.unwrap_or_else(|error| {
+            let message = format!("what {} means cannot be told: {}", node.urn.short(), self.declared.vault.scrub(&error));
+            self.problem(node, message, None);
+            Impact::default()
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a step has many sides, and this is where they come together")]
+    fn push(
+        &mut self,
+        wanted: Wanted<'_>,
+        action: Action,
+        mark: Option<Mark>,
+        reasons: Vec<String>,
+        diff: Vec<super::diff::Delta>,
+        impact: Impact,
+        permits: Permits,
+    ) {
+        let Wanted { node, spec, realm_known, unknown, claims_deferred, .. } = wanted;
+        self.steps.push(Step {
+            spec: Some(spec),
+            realm_known,
+            mark,
+            reasons,
+            diff,
+            unknown,
+            permits,
+            fresh: impact.unknown,
+            interrupts: impact.interrupts,
+            destroys: impact.destroys,
+            claims_deferred,
+            timeout: node.options.timeout.unwrap_or(TIMEOUT).as_secs(),
+            place: Some(node.place.clone()),
+            ..Step::blank(&node.urn, action)
+        });
+    }
+
+    /// Compares what is declared with what is recorded and there.
+    fn compare(&mut self, wanted: Wanted<'_>, record: &'a Record) {
+        let vault = &self.declared.vault;
+        let node = wanted.node;
+        if !wanted.realm_known || record.spec.realm != wanted.spec.realm {
+            return self.elsewhere(wanted, record);
+        }
+        let seen = self.seen.seen.get(&node.urn);
+        let live = match seen {
+            Some(Seen::There(made)) => made.live.as_ref(),
+            Some(Seen::Gone) => {
+                self.forget(&node.urn, record, false, "it is gone");
+                return self.create(wanted, vec!["it was there and is gone".into()]);
+            }
+            Some(Seen::Foreign(why)) => {
+                let message = format!("{} is not ours any more: {why}", node.urn.short());
+                self.problem(node, message, Some("import it, or give it another name"));
+                return self.keep(&wanted, record);
+            }
+            Some(Seen::Unknown(_)) | None => None,
+        };
+        let prior = self.prior(record, wanted.kind);
+        let Some(prior) = prior else {
+            let reasons = vec![format!("what was recorded by version {} can no longer be read", record.spec.version)];
+            let fresh = Impact { unknown: vec![Path::root()], ..Impact::default() };
+            self.fates.0.insert(node.urn.clone(), Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
+            let permits = Permits::default();
+            return self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, Vec::new(), fresh, permits);
+        };
+        let drifted = live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
+        let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
+        let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
+        let due = record.due.is_some_and(|due| SystemTime::UNIX_EPOCH + Duration::from_secs(due) <= self.now);
+        let triggered = record.spec.trigger != wanted.spec.trigger;
+        let differs = prior != wanted.spec.inputs;
+        if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready) {
+            return self.keep(&wanted, record);
+        }
+        let shown = diff(&prior, &wanted.spec.inputs);
+        let mut reasons: Vec<String> = drifted
+            .iter()
+            .map(|drift| format!("{} was changed by somebody else: {} is {}", drift.path, show(Some(&drift.applied)), show(drift.live.as_ref())))
+            .collect();
+        if record.status == Status::Made {
+            reasons.push("it was made and is not ready".into());
+        }
+        if triggered {
+            let what = "the value of `replace_when` changed".to_owned();
+            reasons.push(what);
+            return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
+        }
+        let moved = match (&record.id, &wanted.id) {
+            (Some(old), Some(new)) => old != new,
+            _ => false,
+        };
+        let change = if !differs && drifted.is_empty() {
+            Change::Update(Impact { unknown: vec![Path::root()], ..Impact::default() })
+        } else {
+            match wanted.kind.change(&wanted.spec.inputs, &prior, live, vault) {
+                Ok(change) => change,
+                Err(error) => {
+                    let message = format!("what changing {} takes cannot be told: {}", node.urn.short(), vault.scrub(&error));
+                    self.problem(node, message, None);
+                    return self.keep(&wanted, record);
+                }
+            }
+        };
+        let change = match change {
+            Change::None | Change::Update(_) if moved => {
+                reasons.push(format!("its identity changes from {} to {}", show_id(record.id.as_ref()), show_id(wanted.id.as_ref())));
+                Change::Replace(Impact::default(), Order::DeleteFirst)
+            }
+            change => change,
+        };
+        let uncertain = !wanted.unknown.is_empty();
+        match change {
+            Change::None if uncertain => {
+                let permits = Permits { same: true, replace: false };
+                self.update(wanted, record, reasons, shown, Impact::default(), permits, due);
+            }
+            Change::None => self.keep(&wanted, record),
+            Change::Update(impact) => {
+                let permits = Permits { same: uncertain, replace: false };
+                reasons.extend(words(&impact));
+                self.update(wanted, record, reasons, shown, impact, permits, due && !differs && drifted.is_empty());
+            }
+            Change::Replace(impact, by_type) => {
+                reasons.extend(words(&impact));
+                if uncertain && !self.certainly_replaced(&wanted, &prior, live) {
+                    self.maybe_replaced(wanted, record, reasons, shown, impact);
+                } else {
+                    self.replace(wanted, record, by_type, impact, reasons);
+                }
+            }
+        }
+    }
+
+    /// Returns true when it is a replacement even if every unknown turned out to be what it was.
+    fn certainly_replaced(&self, wanted: &Wanted<'_>, prior: &Value, live: Option<&Value>) -> bool {
+        let mut assumed = wanted.spec.inputs.clone();
+        for unknown in &wanted.unknown {
+            let Some(before) = value_at(prior, &unknown.path) else { return false };
+            put_value(&mut assumed, &unknown.path, before.clone());
+        }
+        assumed != *prior
+            && matches!(wanted.kind.change(&assumed, prior, live, &self.declared.vault), Ok(Change::Replace(..)))
+    }
+
+    fn prior(&self, record: &Record, kind: &Arc<dyn ErasedType>) -> Option<Value> {
+        let inputs = record.spec.inputs.clone();
+        let inputs = if record.spec.version < kind.version() { kind.upgrade(record.spec.version, inputs)? } else { inputs };
+        kind.check(&inputs, &self.declared.vault).ok().map(|()| inputs)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a step has many sides, and this is where they come together")]
+    fn update(
+        &mut self,
+        wanted: Wanted<'_>,
+        record: &Record,
+        reasons: Vec<String>,
+        diff: Vec<super::diff::Delta>,
+        impact: Impact,
+        permits: Permits,
+        renew: bool,
+    ) {
+        let urn = &wanted.node.urn;
+        let fate = Fate {
+            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then(|| record.outputs.clone()),
+            fresh: impact.unknown.clone(),
+            mark: Some(record.mark.clone()),
+        };
+        self.fates.0.insert(urn.clone(), fate);
+        let action = if renew { Action::Renew } else { Action::Update };
+        let mut reasons = reasons;
+        if renew {
+            reasons.push("it is due".into());
+        }
+        self.push(wanted, action, Some(record.mark.clone()), reasons, diff, impact, permits);
+    }
+
+    /// A change that may turn out to be a replacement once its inputs are known.
+    fn maybe_replaced(&mut self, wanted: Wanted<'_>, record: &Record, reasons: Vec<String>, diff: Vec<super::diff::Delta>, impact: Impact) {
+        let urn = wanted.node.urn.clone();
+        let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
+        let guarded = record.spec.protect || wanted.spec.protect || holds;
+        let permits = Permits { same: true, replace: !guarded };
+        // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
+        let mark = guarded.then(|| record.mark.clone());
+        self.fates.0.insert(urn, Fate { outputs: None, fresh: Vec::new(), mark });
+        self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, diff, impact, permits);
+    }
+
+    /// Nothing to be done outside. A declaration that says something else is noted.
+    fn keep(&mut self, wanted: &Wanted<'_>, record: &Record) {
+        let urn = &wanted.node.urn;
+        let mut spec = wanted.spec.clone();
+        if spec.once || !wanted.unknown.is_empty() {
+            // What happened once is recorded as it happened.
+            spec.inputs = record.spec.inputs.clone();
+            spec.digest = record.spec.digest.clone();
+        }
+        let shifted = Spec { place: spec.place.clone(), ..record.spec.clone() };
+        if spec != shifted {
+            self.notes.push((urn.clone(), spec));
+        }
+        self.same += 1;
+        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(record.mark.clone()) };
+        self.fates.0.insert(urn.clone(), fate);
+    }
+
+    /// It is recorded in another realm than the one it is wanted in.
+    fn elsewhere(&mut self, wanted: Wanted<'_>, record: &'a Record) {
+        let urn = wanted.node.urn.clone();
+        let container_goes = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+        if !container_goes {
+            let reasons = vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
+            return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
+        }
+        if self.guard(&urn, record, "what contains it goes") {
+            self.fates.0.insert(urn, Fate::default());
+            return;
+        }
+        self.inside_going(&urn, record);
+        self.create(wanted, vec!["what contains it is made anew".into()]);
+    }
+
+    /// Returns true when the thing of this name goes in this plan, or is gone.
+    fn gone(&self, container: &Urn) -> bool {
+        match self.state.records.get(container) {
+            None => true,
+            Some(record) => record.status == Status::Gone || self.going.contains(container),
+        }
+    }
+
+    /// What a container that goes holds: forgotten with it, unless it has effects outside.
+    fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
+        self.going.insert(urn.clone());
+        let container = record.spec.container.as_ref();
+        let already_gone = container
+            .is_some_and(|container| self.state.records.get(container).is_none_or(|record| record.status == Status::Gone));
+        if record.spec.outside && already_gone {
+            let mut step = Step::blank(urn, Action::LeaveBehind);
+            step.reasons.push("what contained it is gone, and it has effects outside".into());
+            step.mark = Some(record.mark.clone());
+            step.place = Some(record.spec.place.clone());
+            self.steps.push(step);
+        } else if record.spec.outside {
+            self.remove(urn, record, Why::ContainerGoing, false, true);
+        } else {
+            self.forget(urn, record, false, "it goes with what contains it");
+        }
+    }
+
+    /// Reports a protected thing that would go; true when it is one.
+    fn guard(&mut self, urn: &Urn, record: &Record, why: &str) -> bool {
+        if record.spec.protect {
+            self.problems.push(Problem {
+                urn: Some(urn.clone()),
+                places: vec![record.spec.place.clone()],
+                message: format!("{} {} is protected, and would be deleted: {why}", record.spec.kind, urn.short()),
+                hint: Some("apply it with `.protect(false)` first".into()),
+            });
+        }
+        record.spec.protect
+    }
+
+    /// Another thing in its place.
+    fn replace(&mut self, wanted: Wanted<'_>, record: &'a Record, by_type: Order, impact: Impact, mut reasons: Vec<String>) {
+        let urn = wanted.node.urn.clone();
+        if self.guard(&urn, record, "it would be replaced") {
+            return self.keep(&wanted, record);
+        }
+        let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
+        let keeps_id = wanted.id.is_some() && wanted.id == record.id;
+        let keeps_claim = wanted.spec.claims.iter().any(|claim| record.spec.claims.iter().any(|old| old.clashes(claim)));
+        let elsewhere = record.spec.realm != wanted.spec.realm;
+        let create_first = by_type == Order::CreateFirst && !keeps_id && !keeps_claim && !holds && !elsewhere && record.open.is_none();
+        self.going.insert(urn.clone());
+        let removal = self.removal(record);
+        let mut delete = self.removing(&urn, record, Why::Replaced, create_first, false);
+        delete.destroys = impact.destroys.clone().or(removal.destroys);
+        delete.interrupts = impact.interrupts.clone();
+        delete.reasons = reasons.clone();
+        self.steps.push(delete);
+        let vault = &self.declared.vault;
+        let prior = record.spec.inputs.clone();
+        let diff = diff(&prior, &wanted.spec.inputs);
+        let creation = self.impact(wanted.node, wanted.kind.creation(&wanted.spec.inputs, vault));
+        reasons.extend(words(&creation));
+        self.fates.0.insert(urn, Fate::default());
+        let action = if create_first { Action::Supersede } else { Action::Create };
+        self.push(wanted, action, None, reasons, diff, creation, Permits::default());
+    }
+
+    fn removal(&mut self, record: &Record) -> Impact {
+        let kind = self.declared.vocabulary.kind(&record.spec.kind);
+        kind.and_then(|kind| kind.removal(&record.spec.inputs, &self.declared.vault).ok()).unwrap_or_default()
+    }
+
+    fn removing(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) -> Step {
+        let op = record.open.as_ref().filter(|open| open.begun.deed == Deed::Delete).map(|open| open.begun.op.clone());
+        if self.declared.vocabulary.kind(&record.spec.kind).is_none() {
+            self.problems.push(Problem {
+                urn: Some(urn.clone()),
+                places: vec![record.spec.place.clone()],
+                message: format!("{} is to be deleted, and this program does not know the type {}", urn.short(), record.spec.kind),
+                hint: Some("name its provider with `.knows::<…>()` on the lab".into()),
+            });
+        }
+        let mut step = Step::blank(urn, Action::Delete { why, op, may_leave, condemned });
+        step.mark = Some(record.mark.clone());
+        step.place = Some(record.spec.place.clone());
+        step.timeout = record.spec.timeout.unwrap_or(TIMEOUT.as_secs());
+        step
+    }
+
+    fn remove(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) {
+        let impact = self.removal(record);
+        let mut step = self.removing(urn, record, why, condemned, may_leave);
+        step.reasons = words(&impact).collect();
+        step.destroys = impact.destroys;
+        step.interrupts = impact.interrupts;
+        self.steps.push(step);
+    }
+
+    fn forget(&mut self, urn: &Urn, record: &Record, stays: bool, why: &str) {
+        let mut step = Step::blank(urn, Action::Forget { condemned: false, stays });
+        step.mark = Some(record.mark.clone());
+        step.reasons.push(why.to_owned());
+        step.place = Some(record.spec.place.clone());
+        self.steps.push(step);
+    }
+
+    /// An operation that began and did not end.
+    fn unfinished(&mut self, wanted: Wanted<'_>, record: &'a Record, making: bool) {
+        let Some(open) = record.open.as_deref() else { return };
+        let vault = &self.declared.vault;
+        let begun = &open.begun.spec;
+        let elsewhere = !wanted.realm_known || begun.realm != wanted.spec.realm;
+        if elsewhere {
+            return self.elsewhere(wanted, record);
+        }
+        let differs = begun.inputs != wanted.spec.inputs;
+        if differs && wanted.unknown.is_empty() && !wanted.spec.once {
+            match wanted.kind.change(&wanted.spec.inputs, &begun.inputs, None, vault) {
+                Ok(Change::Replace(impact, _)) => {
+                    let reasons = vec!["what was begun is not what is wanted now".to_owned()];
+                    return self.replace(wanted, record, Order::DeleteFirst, impact, reasons);
+                }
+                Ok(Change::None | Change::Update(_)) => {}
+                Err(error) => {
+                    let message = format!("what changing {} takes cannot be told: {}", wanted.node.urn.short(), vault.scrub(&error));
+                    self.problem(wanted.node, message, None);
+                }
+            }
+        }
+        let mut reasons = vec![format!("{} was begun and did not end", if making { "its creation" } else { "a change of it" })];
+        let mut wanted = wanted;
+        if wanted.spec.once {
+            // What happens once goes on as it was begun: another input would be another happening.
+            wanted.spec.inputs = begun.inputs.clone();
+            wanted.spec.digest = begun.digest.clone();
+        }
+        let asked = if making {
+            wanted.kind.creation(&wanted.spec.inputs, vault)
+        } else {
+            match wanted.kind.change(&wanted.spec.inputs, &record.spec.inputs, None, vault) {
+                Ok(Change::Update(impact) | Change::Replace(impact, _)) => Ok(impact),
+                Ok(Change::None) => Ok(Impact::default()),
+                Err(error) => Err(error),
+            }
+        };
+        let mut impact = self.impact(wanted.node, asked);
+        // The consent that was given holds until that operation ends.
+        if open.begun.consent.is_some() && open.begun.consent == impact.destroys {
+            reasons.push(format!("destroying {} was agreed to when it began", impact.destroys.take().unwrap_or_default()));
+        }
+        reasons.extend(words(&impact));
+        let shown = diff(&begun.inputs, &wanted.spec.inputs);
+        let fate = if making {
+            Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) }
+        } else {
+            Fate { outputs: Some(record.outputs.clone()), fresh: impact.unknown.clone(), mark: Some(record.mark.clone()) }
+        };
+        self.fates.0.insert(wanted.node.urn.clone(), fate);
+        let action = Action::Continue { op: open.begun.op.clone(), making };
+        let mark = Some(record.mark.clone());
+        self.push(wanted, action, mark, reasons, shown, impact, Permits::default());
+    }
+
+    /// Everything that is recorded and not declared.
+    fn leftovers(&mut self, verb: Verb) {
+        let declared: BTreeSet<&Urn> = self.declared.nodes.iter().map(|node| &node.urn).collect();
+        let state = self.state;
+        let left: Vec<(&Urn, &Record)> = state.records.iter().filter(|(urn, _)| !declared.contains(urn)).collect();
+        // First what goes, so that what it holds goes with it.
+        for (urn, record) in &left {
+            if !(record.spec.retain || record.spec.protect) {
+                self.going.insert((*urn).clone());
+            }
+        }
+        for (urn, record) in left {
+            let inside = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
+            if record.status == Status::Gone || seen_gone {
+                self.forget(urn, record, false, "it is gone");
+            } else if self.guard(urn, record, if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" }) {
+                self.going.remove(urn);
+            } else if record.spec.member.is_some() {
+                self.forget(urn, record, false, "what it was done for is over");
+            } else if record.spec.retain {
+                self.going.remove(urn);
+                self.forget(urn, record, true, "it is retained");
+            } else if inside {
+                self.inside_going(urn, record);
+            } else if record.spec.once && record.open.is_none() {
+                self.forget(urn, record, true, "it happened once and cannot be undone");
+            } else {
+                self.remove(urn, record, Why::Removed, false, false);
+            }
+        }
+        for Condemned { urn, record, left_behind } in state.condemned.values() {
+            let container_gone = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            if *left_behind {
+                self.warnings.push(format!(
+                    "{} {} was left behind when what contained it went: delete it by hand, then `state forget {}`",
+                    record.spec.kind, urn.short(), record.mark
+                ));
+            } else if container_gone && !record.spec.outside {
+                let mut step = Step::blank(urn, Action::Forget { condemned: true, stays: false });
+                step.mark = Some(record.mark.clone());
+                step.reasons.push("it goes with what contained it".into());
+                self.steps.push(step);
+            } else {
+                self.remove(urn, record, Why::Replaced, true, false);
+            }
+        }
+        let reads: Vec<Urn> = state.answers.keys().filter(|urn| !declared.contains(urn)).cloned().collect();
+        for urn in reads {
+            let mut step = Step::blank(&urn, Action::Forget { condemned: false, stays: true });
+            step.reasons.push("it is not asked any more".into());
+            self.steps.push(step);
+        }
+    }
+
+    pub(super) fn edge_to(&mut self, urn: &Urn, to: Edge) {
+        self.edges.entry(urn.clone()).or_default().push(to);
+    }
+}
+
+impl Step {
+    pub(super) fn blank(urn: &Urn, action: Action) -> Step {
+        Step {
+            urn: urn.clone(),
+            action,
+            reasons: Vec::new(),
+            diff: Vec::new(),
+            spec: None,
+            realm_known: true,
+            mark: None,
+            unknown: Vec::new(),
+            permits: Permits::default(),
+            fresh: Vec::new(),
+            interrupts: None,
+            destroys: None,
+            claims_deferred: false,
+            after: Vec::new(),
+            timeout: TIMEOUT.as_secs(),
+            place: None,
+        }
+    }
+}
+
+/// Returns the SHA-256 that tells whether something is still what was applied.
+pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Value) -> String {
+    digest(&json!({ "realm": realm, "type": kind, "version": version, "inputs": inputs }))
+}
+
+fn words(impact: &Impact) -> impl Iterator<Item = String> {
+    impact.reasons.iter().map(|(path, why)| if path.as_str().is_empty() { why.clone() } else { format!("{path}: {why}") })
+}
+
+fn show(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".into(), |value| crate::model::redact(value).to_string())
+}
+
+fn show_id(id: Option<&Id>) -> String {
+    id.map_or_else(|| "none".into(), |id| id.0.clone())
+}

@@ -1,0 +1,31 @@
+//! Pure functions: from a declaration, a state and observations to a complete plan.
+//!
+//! The plan is data. Execution only walks it; where something cannot be known before, the plan says which outcomes it
+//! permits, and [`resolve`] is called again when the values are there.
+
+mod claims;
+mod diff;
+mod drift;
+mod fate;
+mod graph;
+mod judge;
+mod make;
+mod moves;
+mod order;
+mod plan;
+mod render;
+mod resolve;
+mod roll;
+mod select;
+
+pub use claims::{ForeignClaim, Held};
+pub use diff::{Delta, diff};
+pub use drift::{Drift, drift};
+pub use graph::{Graph, render_graph};
+pub use judge::{Expected, Verdict, judge};
+pub use make::{Request, plan};
+pub use plan::{
+    Action, After, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb,
+};
+pub use render::{Line, Tone, render, text};
+pub use resolve::{Outcome, Resolved, Values, resolve};

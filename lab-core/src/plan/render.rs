@@ -1,0 +1,246 @@
+//! A plan as text: the same lines for a terminal, a pipe and a snapshot.
+
+use super::diff::Delta;
+use super::order::verb;
+use super::plan::{Action, Plan, Step};
+use crate::model::{Urn, Why, redact};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One line: how deep it is indented, and pieces of text with their tone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Depth; two spaces each.
+    pub depth: usize,
+    /// Pieces, left to right.
+    pub pieces: Vec<(Tone, String)>,
+}
+
+/// What a piece of text is, for whoever colours it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Ordinary text.
+    Plain,
+    /// A heading or a name.
+    Strong,
+    /// Something beside the point: a source line.
+    Faint,
+    /// Something new.
+    Create,
+    /// Something changed.
+    Update,
+    /// Something taken away.
+    Delete,
+    /// Something made anew.
+    Replace,
+    /// Something to be careful about.
+    Warning,
+    /// Something wrong.
+    Error,
+}
+
+impl Line {
+    fn new(depth: usize, tone: Tone, text: impl Into<String>) -> Line {
+        Line { depth, pieces: vec![(tone, text.into())] }
+    }
+
+    fn and(mut self, tone: Tone, text: impl Into<String>) -> Line {
+        self.pieces.push((tone, text.into()));
+        self
+    }
+}
+
+/// Returns a plan as plain text.
+pub fn text(plan: &Plan) -> String {
+    let mut text = String::new();
+    for line in render(plan) {
+        let content: String = line.pieces.iter().map(|(_, piece)| piece.as_str()).collect();
+        let whole = format!("{}{content}", "  ".repeat(line.depth));
+        text.push_str(whole.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns a plan as lines: what happens as a tree of providers and components, what it means, what is wrong.
+pub fn render(plan: &Plan) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (from, to) in &plan.moves {
+        lines.push(Line::new(1, Tone::Update, "> ").and(Tone::Plain, format!("move {} {} to {}", from.kind(), from.short(), to.short())));
+    }
+    let mut tree: BTreeMap<(&str, &str), Vec<&Step>> = BTreeMap::new();
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    for step in &plan.steps {
+        let branch = (step.urn.provider(), step.urn.path());
+        if !tree.contains_key(&branch) {
+            order.push(branch);
+        }
+        tree.entry(branch).or_default().push(step);
+    }
+    for branch in order {
+        let (provider, path) = branch;
+        let place = if path.is_empty() { provider.to_owned() } else { format!("{provider} / {}", path.replace('/', " / ")) };
+        lines.push(Line::new(1, Tone::Strong, place));
+        let steps = &tree[&branch];
+        for step in steps {
+            // The two halves of a replacement are one thing to a reader; shown where the new one is made.
+            if !replaced_away(step, plan) {
+                show_step(step, plan, &mut lines);
+            }
+        }
+    }
+    if !plan.outputs.is_null() && !plan.steps.is_empty() && !plan.partial {
+        if let Value::Object(outputs) = &plan.outputs {
+            if !outputs.is_empty() {
+                lines.push(Line::new(1, Tone::Strong, "outputs"));
+            }
+            for (name, value) in outputs {
+                lines.push(Line::new(2, Tone::Plain, format!("{name}: ")).and(Tone::Faint, show(value)));
+            }
+        }
+    }
+    for warning in &plan.warnings {
+        lines.push(Line::new(0, Tone::Warning, "warning: ").and(Tone::Plain, warning));
+    }
+    for problem in &plan.problems {
+        lines.push(Line::new(0, Tone::Error, "problem: ").and(Tone::Plain, problem.to_string()));
+    }
+    let destroyed: Vec<(&Urn, &str)> = plan.destroys().collect();
+    if !destroyed.is_empty() {
+        lines.push(Line::new(0, Tone::Delete, "This destroys data:"));
+        for (urn, what) in destroyed {
+            lines.push(Line::new(1, Tone::Plain, format!("{what} ({})", urn.short())));
+        }
+    }
+    lines.push(Line::new(0, Tone::Strong, summary(plan)));
+    lines
+}
+
+/// Returns the plan in one sentence.
+fn summary(plan: &Plan) -> String {
+    let mut counts: BTreeMap<(u8, &str), usize> = BTreeMap::new();
+    for step in plan.steps.iter().filter(|step| !replaced_away(step, plan)) {
+        let what = match (&step.action, replacement(step, plan)) {
+            (_, true) => (2, "to replace"),
+            (Action::Create | Action::Supersede, false) => (0, "to create"),
+            (Action::Import { .. }, false) => (1, "to import"),
+            (Action::Update, false) => (3, "to update"),
+            (Action::Renew, false) => (4, "to renew"),
+            (Action::Continue { .. }, false) => (5, "to continue"),
+            (Action::Delete { .. }, false) => (6, "to delete"),
+            (Action::Forget { .. } | Action::LeaveBehind, false) => (7, "to forget"),
+            (Action::Read, false) => (8, "to read"),
+            (Action::Gate { .. }, false) => (9, "to check"),
+        };
+        *counts.entry(what).or_default() += 1;
+    }
+    let mut parts: Vec<String> = counts.iter().map(|((_, what), n)| format!("{n} {what}")).collect();
+    if !plan.moves.is_empty() {
+        parts.push(format!("{} to move", plan.moves.len()));
+    }
+    if parts.is_empty() {
+        parts.push("nothing to do".into());
+    }
+    parts.push(format!("{} unchanged", plan.same));
+    if !plan.problems.is_empty() {
+        let n = plan.problems.len();
+        parts.push(format!("{n} problem{}", if n == 1 { "" } else { "s" }));
+    }
+    format!("{}: {}.", plan.stack, parts.join(", "))
+}
+
+/// Returns true when `step` is the taking away of what another step makes anew.
+fn replaced_away(step: &Step, plan: &Plan) -> bool {
+    step.removes() && !matches!(step.action, Action::Forget { stays: true, .. }) && plan.steps.iter().any(|other| {
+        other.urn == step.urn && matches!(other.action, Action::Create | Action::Supersede | Action::Import { .. })
+    })
+}
+
+fn replacement(step: &Step, plan: &Plan) -> bool {
+    matches!(step.action, Action::Create | Action::Supersede | Action::Import { .. })
+        && plan.steps.iter().any(|other| other.urn == step.urn && matches!(other.action, Action::Delete { why: Why::Replaced, .. }))
+}
+
+fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
+    let replaced = replacement(step, plan);
+    let (sign, tone) = match (&step.action, replaced) {
+        (_, true) => ("± ", Tone::Replace),
+        (Action::Create | Action::Supersede, false) => ("+ ", Tone::Create),
+        (Action::Import { .. }, false) => ("= ", Tone::Create),
+        (Action::Update | Action::Renew | Action::Continue { .. }, false) => ("~ ", Tone::Update),
+        (Action::Delete { .. }, false) => ("- ", Tone::Delete),
+        (Action::Forget { .. } | Action::LeaveBehind, false) => ("· ", Tone::Faint),
+        (Action::Read | Action::Gate { .. }, false) => ("? ", Tone::Faint),
+    };
+    let what = if replaced { "replace" } else { verb(&step.action) };
+    let mut line = Line::new(2, tone, sign)
+        .and(Tone::Plain, format!("{what} {} ", step.urn.kind()))
+        .and(Tone::Strong, step.urn.name());
+    if let Some(place) = &step.place {
+        line = line.and(Tone::Faint, format!("  {place}"));
+    }
+    lines.push(line);
+    let removal = plan.steps.iter().find(|other| replaced && other.urn == step.urn && other.removes());
+    let mut reasons: Vec<&String> = removal.into_iter().flat_map(|removal| &removal.reasons).collect();
+    reasons.extend(step.reasons.iter().filter(|reason| !removal.is_some_and(|removal| removal.reasons.contains(reason))));
+    for reason in reasons {
+        lines.push(Line::new(4, Tone::Faint, format!("because {reason}")));
+    }
+    if step.permits.replace {
+        lines.push(Line::new(4, Tone::Warning, "may be replaced, once its inputs are known"));
+    } else if step.permits.same {
+        lines.push(Line::new(4, Tone::Faint, "may stay as it is, once its inputs are known"));
+    }
+    if step.claims_deferred {
+        lines.push(Line::new(4, Tone::Faint, "what it occupies is checked once its inputs are known"));
+    }
+    let interrupts = step.interrupts.as_ref().or(removal.and_then(|removal| removal.interrupts.as_ref()));
+    if let Some(interrupts) = interrupts {
+        lines.push(Line::new(4, Tone::Warning, format!("interrupts: {interrupts}")));
+    }
+    let destroys = [step.destroys.as_ref(), removal.and_then(|removal| removal.destroys.as_ref())];
+    for destroys in destroys.into_iter().flatten() {
+        lines.push(Line::new(4, Tone::Delete, format!("destroys {destroys}")));
+    }
+    // What is new is shown by the program; only what changes is shown here.
+    if matches!(step.action, Action::Create) && !replaced {
+        return;
+    }
+    step.diff.iter().for_each(|delta| lines.push(show_delta(delta, step)));
+}
+
+fn show_delta(delta: &Delta, step: &Step) -> Line {
+    let path = delta.path.to_string();
+    match (&delta.before, &delta.after) {
+        (None, Some(after)) => Line::new(4, Tone::Create, format!("{path}: {}", after_text(after, delta, step))),
+        (Some(before), None) => Line::new(4, Tone::Delete, format!("{path}: {} -> absent", show(before))),
+        (Some(before), Some(after)) => Line::new(4, Tone::Update, format!("{path}: "))
+            .and(Tone::Delete, show(before))
+            .and(Tone::Plain, " -> ")
+            .and(Tone::Create, after_text(after, delta, step)),
+        (None, None) => Line::new(4, Tone::Plain, path),
+    }
+}
+
+fn after_text(after: &Value, delta: &Delta, step: &Step) -> String {
+    match step.unknown.iter().find(|unknown| unknown.path == delta.path) {
+        Some(unknown) => {
+            let from: Vec<String> = unknown.from.iter().map(Urn::short).collect();
+            format!("known after {}", from.join(", "))
+        }
+        None => show(after),
+    }
+}
+
+/// Returns a value as a person reads it: short, secrets and unknowns by name.
+fn show(value: &Value) -> String {
+    let text = match redact(value) {
+        Value::String(text) if text == "[secret]" || text == "[unknown]" => text,
+        value => value.to_string(),
+    };
+    if text.chars().count() <= 120 {
+        return text;
+    }
+    let start: String = text.chars().take(117).collect();
+    format!("{start}...")
+}

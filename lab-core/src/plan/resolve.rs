@@ -1,0 +1,163 @@
+//! What a step turns out to be, once the values it waited for are there.
+
+use super::claims::Held;
+use super::make::spec_digest;
+use super::plan::{Action, Step};
+use crate::model::{
+    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Unresolved, Urn, fill, panic_text,
+    put_value, value_at,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What is known by now.
+pub trait Values: Lookup {
+    /// Returns the operation that made what `urn` names, when it is ready.
+    fn mark(&self, urn: &Urn) -> Option<Mark>;
+    /// Returns what is occupied by others than `urn`.
+    fn held(&self, urn: &Urn) -> Vec<Held>;
+}
+
+/// A step with everything known.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What is recorded of it.
+    pub spec: Spec,
+    /// What the provider is given: the inputs with those that are only sent once.
+    pub inputs: Value,
+    /// What it turned out to be.
+    pub outcome: Outcome,
+    /// Which outputs may change.
+    pub fresh: Vec<Path>,
+}
+
+/// What a step turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was planned.
+    AsPlanned,
+    /// Nothing has to be done after all.
+    Same,
+    /// It has to be replaced, as the plan said it might.
+    Replace(Order),
+}
+
+/// Fills in what a step waited for and says what it turned out to be. An outcome that the plan did not show is an
+/// error: nothing may be done that was not shown.
+pub fn resolve(
+    step: &Step,
+    declared: &Declared,
+    record: Option<&Record>,
+    values: &dyn Values,
+) -> Result<Resolved, String> {
+    let vault = &declared.vault;
+    let node = declared
+        .nodes
+        .iter()
+        .find(|node| node.urn == step.urn)
+        .ok_or("the program does not declare it, which the plan says it does")?;
+    let NodeKind::Resource(kind) = &node.kind else { return Err("it is a read, not a resource".into()) };
+    let mut spec = step.spec.clone().ok_or("the plan does not say what it becomes")?;
+    spec.inputs = known(&spec.inputs, declared, values)?;
+    let mut inputs = spec.inputs.clone();
+    for path in kind.initial() {
+        let path = Path::from(*path);
+        if let Some(value) = value_at(&node.inputs, &path) {
+            put_value(&mut inputs, &path, known(value, declared, values)?);
+        }
+    }
+    if !step.realm_known {
+        spec.realm = realm(&spec.provider, declared, values)?;
+    }
+    spec.digest = spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs);
+    let settled = step.unknown.is_empty();
+    if step.claims_deferred || !settled {
+        let (claims, _) = kind.claims(&spec.inputs, vault)?;
+        let held = values.held(&step.urn);
+        for claim in &claims {
+            if let Some(other) = held.iter().find(|held| held.claim.clashes(claim)) {
+                return Err(format!("{claim} is taken by {} ({})", other.urn.short(), other.place));
+            }
+        }
+        spec.claims = claims;
+    }
+    let as_planned = |spec, inputs| Resolved { spec, inputs, outcome: Outcome::AsPlanned, fresh: step.fresh.clone() };
+    if settled {
+        return Ok(as_planned(spec, inputs));
+    }
+    let unshown = |what: String| Err(format!("{what}, which the plan did not show; plan again"));
+    let consented = |impact: &Impact| impact.destroys.is_none() || impact.destroys == step.destroys;
+    match step.action {
+        Action::Create | Action::Supersede | Action::Continue { .. } | Action::Import { .. } => {
+            let impact = kind.creation(&spec.inputs, vault)?;
+            if matches!(step.action, Action::Create | Action::Supersede) && !consented(&impact) {
+                return unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()));
+            }
+            Ok(as_planned(spec, inputs))
+        }
+        Action::Update | Action::Renew => {
+            let prior = record.ok_or("it is not in the state")?;
+            let triggered = prior.spec.trigger != spec.trigger;
+            if prior.spec.inputs == spec.inputs && !triggered && matches!(step.action, Action::Update) {
+                return Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) });
+            }
+            let change = kind.change(&spec.inputs, &prior.spec.inputs, None, vault)?;
+            match change {
+                Change::None => Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) }),
+                Change::Update(impact) if !consented(&impact) => {
+                    unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))
+                }
+                Change::Update(impact) if impact.interrupts.is_some() && step.interrupts.is_none() => {
+                    unshown(format!("it would interrupt: {}", impact.interrupts.unwrap_or_default()))
+                }
+                Change::Update(impact) => {
+                    let fresh = step.fresh.iter().cloned().chain(impact.unknown).collect();
+                    Ok(Resolved { fresh, ..as_planned(spec, inputs) })
+                }
+                Change::Replace(..) if !step.permits.replace => unshown("it would have to be replaced".into()),
+                Change::Replace(impact, _) if !consented(&impact) => {
+                    unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))
+                }
+                Change::Replace(_, order) => {
+                    Ok(Resolved { outcome: Outcome::Replace(order), ..as_planned(spec, inputs) })
+                }
+            }
+        }
+        Action::Delete { .. } | Action::Forget { .. } | Action::LeaveBehind | Action::Read | Action::Gate { .. } => {
+            Err("it is not a step that has inputs".into())
+        }
+    }
+}
+
+/// Returns the realm of a provider as it is now.
+pub(crate) fn realm(provider: &str, declared: &Declared, values: &dyn Values) -> Result<String, String> {
+    let provider = declared.providers.get(provider).ok_or_else(|| format!("provider {provider} is not declared"))?;
+    match provider.kind.realm(&provider.config, &declared.vault)? {
+        Realm::Stated(text) => Ok(text),
+        Realm::Inside(urn) => match values.mark(&urn) {
+            Some(mark) => Ok(format!("inside {mark}")),
+            None => Err(format!("what it lives inside, {}, is not there", urn.short())),
+        },
+    }
+}
+
+/// Returns `value` with everything computed.
+pub(crate) fn known(value: &Value, declared: &Declared, values: &dyn Values) -> Result<Value, String> {
+    let mut computed = BTreeMap::new();
+    for (path, n) in crate::model::markers(value) {
+        let expression = declared.expressions.get(n).ok_or("an output was carried out of its program")?;
+        let attempt = catch_unwind(AssertUnwindSafe(|| expression.evaluate(&declared.vault, values)));
+        match attempt {
+            Ok(Ok(value)) => {
+                computed.insert(n, value);
+            }
+            Ok(Err(Unresolved::Unknown(urn))) => {
+                return Err(format!("{path} needs an output of {}, which is not known", urn.short()));
+            }
+            Ok(Err(Unresolved::Failed(why))) => return Err(format!("{path} cannot be computed: {why}")),
+            Err(panic) => return Err(format!("the closure that computes {path} panicked: {}", panic_text(&*panic))),
+        }
+    }
+    Ok(fill(value, &mut |n| computed.get(&n).cloned()))
+}

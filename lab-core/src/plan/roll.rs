@@ -1,0 +1,179 @@
+//! Rolling groups: who is interrupted when, and what must hold in between.
+
+use super::make::Planner;
+use super::order;
+use super::plan::{Action, After, Problem, Step};
+use crate::model::{Declared, Edge, EdgeKind, Node, State, Status, Urn, When};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Plans the acts around members that are interrupted, and those that an earlier run left unfinished.
+pub(super) fn acts(planner: &mut Planner<'_>) {
+    let interrupted: BTreeSet<Urn> =
+        planner.steps.iter().filter(|step| disrupts(step)).map(|step| step.urn.clone()).collect();
+    let graph = planner.graph;
+    let declared = planner.declared;
+    let nodes = graph.order.iter().map(|n| &declared.nodes[*n]);
+    let acts: Vec<(&Node, &Urn, When)> = nodes
+        .filter_map(|node| node.options.act.as_ref().map(|act| (node, &act.member, act.when)))
+        .collect();
+    let recorded = |urn: &Urn| planner.state.records.get(urn);
+    let unfinished: BTreeSet<&Urn> =
+        acts.iter().filter(|(node, ..)| recorded(&node.urn).is_some()).map(|(_, member, _)| *member).collect();
+    let todo: Vec<(&Node, &Urn, When)> = acts
+        .iter()
+        .filter(|(node, member, when)| {
+            let done = recorded(&node.urn).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
+            // What comes before is only of use before; what comes after is owed once anything has begun.
+            let owed = interrupted.contains(*member) || (*when == When::After && unfinished.contains(member));
+            owed && !done
+        })
+        .copied()
+        .collect();
+    for (node, member, when) in todo {
+        planner.node(node);
+        if when == When::After {
+            planner.edge_to(&node.urn, Edge { to: member.clone(), kind: EdgeKind::After });
+        }
+    }
+}
+
+/// Returns true when a step takes its member away from its users for a while.
+fn disrupts(step: &Step) -> bool {
+    step.interrupts.is_some() && !matches!(step.action, Action::Create | Action::Supersede)
+}
+
+/// One member of a group, with what is done around it.
+struct Member {
+    urn: Urn,
+    first: Vec<usize>,
+    last: Vec<usize>,
+    /// An operation on it is open: it is down already, and no gate can be asked of it.
+    down: bool,
+}
+
+/// Puts the disruptive steps of each group in turns, with gates between them.
+pub(super) fn roll(mut steps: Vec<Step>, declared: &Declared, state: &State, problems: &mut Vec<Problem>) -> Vec<Step> {
+    let before = steps.len();
+    forget_acts(&mut steps, declared, state);
+    for group in declared.groups.values() {
+        let members = members(&steps, declared, state, &group.name);
+        if members.is_empty() {
+            continue;
+        }
+        let gate = |steps: &mut Vec<Step>, turn: usize, after: &[usize]| -> Vec<usize> {
+            let mut added = Vec::new();
+            for (n, gate) in group.gates.iter().enumerate() {
+                let name = format!("{}-{turn}", group.name);
+                let urn = Urn::new(&declared.stack, &gate.provider, &[], gate.query.name(), &name);
+                let mut step = Step::blank(&urn, Action::Gate { group: group.name.clone(), gate: n });
+                step.place = Some(gate.place.clone());
+                step.after = after.iter().map(|step| After { step: *step, created: false }).collect();
+                steps.push(step);
+                added.push(steps.len() - 1);
+            }
+            added
+        };
+        for turn in 0..members.len() {
+            let earlier: Vec<usize> = match turn.checked_sub(group.at_most) {
+                Some(earlier) => members[..=earlier].iter().flat_map(|member| member.last.clone()).collect(),
+                None => Vec::new(),
+            };
+            let gates = if members[turn].down { Vec::new() } else { gate(&mut steps, turn, &earlier) };
+            for first in &members[turn].first {
+                for step in earlier.iter().chain(&gates) {
+                    steps[*first].after.push(After { step: *step, created: false });
+                }
+            }
+        }
+        let all: Vec<usize> = members.iter().flat_map(|member| member.last.clone()).collect();
+        gate(&mut steps, members.len(), &all);
+    }
+    if steps.len() == before && declared.groups.is_empty() {
+        return steps;
+    }
+    for step in &mut steps {
+        step.after.sort();
+        step.after.dedup_by_key(|after| after.step);
+    }
+    order::sorted(steps, problems)
+}
+
+fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> Vec<Member> {
+    let mut acts: BTreeMap<&Urn, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    let positions: BTreeMap<&Urn, usize> =
+        steps.iter().enumerate().filter(|(_, step)| step.makes()).map(|(n, step)| (&step.urn, n)).collect();
+    for node in &declared.nodes {
+        let (Some(act), Some(position)) = (&node.options.act, positions.get(&node.urn)) else { continue };
+        let (before, after) = acts.entry(&act.member).or_default();
+        match act.when {
+            When::Before => before.push(*position),
+            When::After => after.push(*position),
+        }
+    }
+    let mut members = Vec::new();
+    for node in declared.nodes.iter().filter(|node| node.options.rolling.as_deref() == Some(group)) {
+        let own: Vec<usize> =
+            steps.iter().enumerate().filter(|(_, step)| step.urn == node.urn).map(|(n, _)| n).collect();
+        let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
+        if !own.iter().any(|n| disrupts(&steps[*n])) && after.is_empty() {
+            continue;
+        }
+        let record = state.records.get(&node.urn);
+        let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+        let first = if before.is_empty() { own.clone() } else { before.clone() };
+        let last = if after.is_empty() { own } else { after };
+        members.push(Member { urn: node.urn.clone(), first, last, down });
+    }
+    // A member whose line is gone is taken away in its turn as well.
+    for (n, step) in steps.iter().enumerate() {
+        let record = state.records.get(&step.urn);
+        let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
+        let deleted = matches!(step.action, Action::Delete { .. });
+        if member && deleted && !members.iter().any(|member| member.urn == step.urn) {
+            let down = record.is_some_and(|record| record.open.is_some());
+            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down });
+        }
+    }
+    // What is down already counts, and goes first.
+    members.sort_by_key(|member| !member.down);
+    debug_assert!(members.iter().map(|member| &member.urn).collect::<BTreeSet<_>>().len() == members.len());
+    members
+}
+
+/// The step of a member waits for what is done before it; when everything around it is done, the acts are forgotten,
+/// so that the next interruption does them anew.
+fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
+    let mut by_member: BTreeMap<&Urn, Vec<&Node>> = BTreeMap::new();
+    for node in &declared.nodes {
+        if let Some(act) = &node.options.act {
+            by_member.entry(&act.member).or_default().push(node);
+        }
+    }
+    for (member, acts) in by_member {
+        let planned = |urn: &Urn| steps.iter().position(|step| step.urn == *urn && step.makes());
+        let made: Vec<(&&Node, usize)> = acts.iter().filter_map(|node| Some((node, planned(&node.urn)?))).collect();
+        let before: Vec<usize> = made
+            .iter()
+            .filter(|(node, _)| node.options.act.as_ref().is_some_and(|act| act.when == When::Before))
+            .map(|(_, n)| *n)
+            .collect();
+        let own: Vec<usize> =
+            steps.iter().enumerate().filter(|(_, step)| step.urn == *member).map(|(n, _)| n).collect();
+        let all: Vec<usize> = made.iter().map(|(_, n)| *n).chain(own.iter().copied()).collect();
+        let forgotten: Vec<&Node> = acts
+            .iter()
+            .filter(|node| made.iter().any(|(made, _)| made.urn == node.urn) || state.records.contains_key(&node.urn))
+            .copied()
+            .collect();
+        for n in own {
+            steps[n].after.extend(before.iter().map(|step| After { step: *step, created: false }));
+        }
+        for node in forgotten {
+            let mut step = Step::blank(&node.urn, Action::Forget { condemned: false, stays: true });
+            step.reasons.push(format!("the interruption of {} is over", member.short()));
+            step.place = Some(node.place.clone());
+            step.after = all.iter().map(|step| After { step: *step, created: false }).collect();
+            steps.push(step);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Targets: a selection that is closed, so that a part of a plan leaves a state as sound as the whole.
+
+use super::plan::{Problem, Step};
+use crate::model::{Declared, State, Urn};
+use std::collections::BTreeSet;
+
+/// Returns only the selected steps and everything they wait for, and whether anything was left out.
+///
+/// A target is a URN or what a person would call the resource. Selected with a step is everything it waits for, the
+/// other half of a replacement, and what is made anew in a container that is.
+pub(super) fn select(
+    steps: Vec<Step>,
+    targets: &[String],
+    declared: &Declared,
+    state: &State,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Step>, bool) {
+    if targets.is_empty() {
+        return (steps, false);
+    }
+    let declared_urns = declared.nodes.iter().map(|node| &node.urn);
+    let known: BTreeSet<&Urn> = declared_urns.chain(state.records.keys()).collect();
+    let mut wanted: BTreeSet<&Urn> = BTreeSet::new();
+    for target in targets {
+        let meant: Vec<&Urn> = known.iter().copied().filter(|urn| names(urn, target)).collect();
+        if meant.is_empty() {
+            problems.push(unknown_target(target, &known));
+        }
+        wanted.extend(meant);
+    }
+    let mut chosen: BTreeSet<usize> =
+        steps.iter().enumerate().filter(|(_, step)| wanted.contains(&step.urn)).map(|(n, _)| n).collect();
+    loop {
+        let before = chosen.len();
+        let urns: BTreeSet<Urn> = chosen.iter().map(|n| steps[*n].urn.clone()).collect();
+        for (n, step) in steps.iter().enumerate() {
+            if urns.contains(&step.urn) {
+                chosen.insert(n);
+            }
+        }
+        for n in chosen.clone() {
+            chosen.extend(steps[n].after.iter().map(|after| after.step));
+        }
+        if chosen.len() == before {
+            break;
+        }
+    }
+    let partial = chosen.len() < steps.len();
+    let position: std::collections::BTreeMap<usize, usize> =
+        chosen.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+    let steps = steps
+        .into_iter()
+        .enumerate()
+        .filter(|(n, _)| chosen.contains(n))
+        .map(|(_, mut step)| {
+            step.after.iter_mut().for_each(|after| after.step = position[&after.step]);
+            step
+        })
+        .collect();
+    (steps, partial)
+}
+
+/// Returns true when a person who says `target` means `urn`: the URN, the name with its path, or a whole component.
+pub(crate) fn names(urn: &Urn, target: &str) -> bool {
+    urn.as_str() == target
+        || urn.short() == target
+        || urn.short().strip_prefix(target).is_some_and(|rest| rest.starts_with('/'))
+        || format!("{} {}", urn.kind(), urn.short()) == target
+}
+
+fn unknown_target(target: &str, known: &BTreeSet<&Urn>) -> Problem {
+    let near = known.iter().map(|urn| urn.short()).min_by_key(|name| distance(name, target));
+    let hint = near.map(|near| format!("did you mean {near:?}? `state list` shows what there is"));
+    Problem { urn: None, places: Vec::new(), message: format!("there is no {target:?} to target"), hint }
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
