@@ -1,0 +1,206 @@
+//! A simulated lab that is switched on.
+
+use crate::faults::{Call, Injector};
+use crate::proxy::{Dialled, Proxy};
+use crate::rack::{Contents, Options, Rack};
+use crate::talos::etcd::Member;
+use crate::talos::foreign;
+use crate::talos::node::{Node, Stage, Start, destroys, member_of};
+use crate::world::World;
+use lab_core::{Clock, Link};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// A simulated lab that is switched on; dropping it switches everything off.
+pub struct Running {
+    world: Arc<World>,
+    proxy: Proxy,
+    link: Link,
+    summary: Vec<String>,
+}
+
+impl Running {
+    pub(crate) async fn start(rack: &Rack, options: Options) -> io::Result<Running> {
+        let clock = Clock::scaled(options.speed);
+        let mut nodes: BTreeMap<IpAddr, Arc<Node>> = BTreeMap::new();
+        for machine in &rack.machines {
+            let taken = |nodes: &BTreeMap<_, _>| {
+                nodes.contains_key(&machine.address) || rack.nfs.iter().any(|nfs| nfs.address == machine.address)
+            };
+            if taken(&nodes) {
+                let message = format!("{} stands in the rack twice", machine.address);
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+            }
+            nodes.insert(machine.address, Arc::new(Node::new(machine.clone())));
+        }
+        let injector = Injector::new(options.seed, options.faults.clone());
+        let world = World::new(clock.clone(), options.seed, injector, nodes, rack.names.clone(), rack.nfs.clone());
+        for node in world.nodes.values() {
+            if node.spec.holds == Contents::Foreign {
+                let config = foreign(&node.spec).map_err(io::Error::other)?;
+                let disk = node.spec.disks.first().map(|disk| disk.path.clone()).unwrap_or_default();
+                let system = (disk, node.spec.media.clone());
+                node.change(|state| {
+                    state.disk.system = Some(system);
+                    state.disk.config = Some(config.clone());
+                });
+                let member: Member = member_of(node, &world);
+                let id = member.id;
+                let etcd = world.bootstrap(&config, member);
+                node.change(|state| state.disk.etcd = Some((etcd, id)));
+            }
+        }
+        for node in world.nodes.values() {
+            if node.spec.on {
+                node.live(&world, Start::Standing);
+            }
+        }
+        let proxy = Proxy::start(world.clone()).await?;
+        let link = Link::through(proxy.address()).on(clock);
+        let summary = summary(rack, &options);
+        Ok(Running { world, proxy, link, summary })
+    }
+
+    /// Returns how providers reach this lab: through its proxy, on its clock.
+    pub fn link(&self) -> Link {
+        self.link.clone()
+    }
+
+    /// Returns the address of the CONNECT proxy, on loopback.
+    pub fn proxy(&self) -> SocketAddr {
+        self.proxy.address()
+    }
+
+    /// Says what is simulated, line by line, and what is not.
+    pub fn summary(&self) -> Vec<String> {
+        self.summary.clone()
+    }
+
+    /// Returns the calls that reached the lab so far, in order: connections, machine calls, Kubernetes requests.
+    pub fn calls(&self) -> Vec<Call> {
+        self.world.injector.calls()
+    }
+
+    /// Returns the connections that were attempted through the proxy, in the order of their answers.
+    pub fn dialled(&self) -> Vec<Dialled> {
+        self.proxy.dialled()
+    }
+
+    /// Makes a machine lose power; it comes back by itself when `again`, and stays dead otherwise. A machine that is
+    /// not in the rack is passed over.
+    pub fn power_loss(&self, machine: IpAddr, again: bool) {
+        if let Some(node) = self.world.nodes.get(&machine) {
+            node.power_loss(&self.world, again);
+        }
+    }
+
+    /// Returns the whole simulated world as it is now, for comparisons.
+    ///
+    /// Random identities are left out: clusters are told apart by number, configurations by digest (which contains
+    /// the keys a program generated), members by address. Kubernetes objects come without their volatile fields.
+    pub fn world(&self) -> Value {
+        let mut machines = Map::new();
+        for (address, node) in &self.world.nodes {
+            let hostname = node.hostname();
+            let state = node.state();
+            let config = state.disk.config.as_ref();
+            machines.insert(
+                address.to_string(),
+                json!({
+                    "stage": stage(state.stage),
+                    "ready": state.unmet(&hostname).is_empty(),
+                    "hostname": config.map(|_| hostname.as_str()),
+                    "version": state.disk.system.as_ref().map(|(_, version)| version),
+                    "disk": state.disk.system.as_ref().map(|(disk, _)| disk),
+                    "role": config.and_then(|config| config.text("machine.type")),
+                    "config": config.map(|config| hex(&Sha256::digest(&config.bytes))),
+                    "etcd": state.disk.etcd.as_ref().map(|(etcd, _)| etcd.number),
+                }),
+            );
+        }
+        let clusters: Vec<Value> = self
+            .world
+            .etcds()
+            .iter()
+            .map(|etcd| {
+                let mut members: Vec<Value> = etcd
+                    .members()
+                    .iter()
+                    .map(|member| {
+                        json!({
+                            "address": member.address, "hostname": member.hostname,
+                            "learner": member.learner, "running": member.running,
+                        })
+                    })
+                    .collect();
+                members.sort_by_key(Value::to_string);
+                json!({
+                    "number": etcd.number,
+                    "name": etcd.name,
+                    "members": members,
+                    "quorum": etcd.has_quorum(),
+                    "kubernetes": etcd.api.snapshot(),
+                })
+            })
+            .collect();
+        json!({"machines": machines, "clusters": clusters})
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.world.stop();
+    }
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Off => "off",
+        Stage::Booting => "booting",
+        Stage::Installing => "installing",
+        Stage::Maintenance => "maintenance",
+        Stage::Running => "running",
+        Stage::Rebooting => "rebooting",
+        Stage::Resetting => "resetting",
+        Stage::Upgrading => "upgrading",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn summary(rack: &Rack, options: &Options) -> Vec<String> {
+    let mut lines = Vec::new();
+    for machine in &rack.machines {
+        let name = machine.name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
+        let disks: Vec<_> =
+            machine.disks.iter().map(|disk| format!("{} {} GB", disk.path, disk.size / 1_000_000_000)).collect();
+        let holds = destroys(machine.holds).map(|what| format!(", holds {what}")).unwrap_or_default();
+        let on = if machine.on { "" } else { ", switched off" };
+        lines.push(format!(
+            "{name}{}: a machine with {} cores, {} GiB, {}{holds}{on}",
+            machine.address,
+            machine.cores,
+            machine.memory >> 30,
+            disks.join(", "),
+        ));
+    }
+    for nfs in &rack.nfs {
+        lines.push(format!(
+            "{}: an NFS server exporting {}; files are not simulated",
+            nfs.address,
+            nfs.exports.join(", ")
+        ));
+    }
+    lines.push(format!(
+        "Simulated: the Talos machine API, etcd membership, the Kubernetes API. Not simulated: containers, packets, files. \
+         One second is {} simulated seconds, seed {}.",
+        options.speed, options.seed
+    ));
+    lines
+}

@@ -1,0 +1,101 @@
+//! What goes wrong, and what the world looks like afterwards.
+
+mod homelab;
+
+use homelab::{CONTROL_PLANES, Lab, address};
+use lab_sim::{Fault, Faults, Options};
+use lab_talos::client::{Error, Mode};
+use std::time::Duration;
+
+fn faulty(faults: Faults) -> Options {
+    Options { faults, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bootstrap_whose_reply_is_lost_has_happened() {
+    let lab = Lab::start(faulty(Faults::none().on("/machine.MachineService/Bootstrap", 1, Fault::ReplyLost))).await;
+    let first = CONTROL_PLANES[0];
+    lab.install_all(&CONTROL_PLANES).await;
+    lab.until(|| async {
+        lab.secure(first).service_list().await.is_ok_and(|services| services.iter().any(|service| service.id == "cri"))
+    })
+    .await;
+
+    let error = lab.secure(first).bootstrap().await.unwrap_err();
+    assert!(error.may_have_effect(), "{error:?}");
+    lab.until(|| async { lab.clusters() == [CONTROL_PLANES] }).await;
+    let again = lab.secure(first).bootstrap().await.unwrap_err();
+    assert_eq!(again, Error::AlreadyExists("etcd data directory is not empty".into()));
+}
+
+/// The disaster an engine must never cause, so the world has to show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bootstrap_on_another_machine_splits_the_cluster() {
+    let lab = Lab::start(Options::default()).await;
+    let [first, second, _] = CONTROL_PLANES;
+    lab.install_all(&[first, second]).await;
+    // Both are told at once, before either can find the other.
+    let ready = async |machine| {
+        lab.until(|| async {
+            let services = lab.secure(machine).service_list().await.unwrap_or_default();
+            services.iter().any(|service| service.id == "cri")
+        })
+        .await;
+    };
+    ready(first).await;
+    ready(second).await;
+    let (one, other) = (lab.secure(first), lab.secure(second));
+    let (one, other) = tokio::join!(one.bootstrap(), other.bootstrap());
+    assert_eq!((one, other), (Ok(()), Ok(())));
+    lab.until(|| async { lab.clusters().len() == 2 }).await;
+    let mut clusters = lab.clusters();
+    clusters.sort();
+    assert_eq!(clusters, [[first], [second]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_or_refused_has_no_effect() {
+    for fault in [Fault::Dropped, Fault::Refused] {
+        let lab = Lab::start(faulty(Faults::none().on("/machine.MachineService/ApplyConfiguration", 1, fault))).await;
+        let first = CONTROL_PLANES[0];
+        let config = lab.config(first).into_bytes();
+        let error = lab.insecure(first).apply_configuration(config, Mode::Auto, false).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable(_)), "{fault:?}: {error:?}");
+        lab.running.link().clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(lab.machine(first)["stage"], "maintenance", "{fault:?}");
+        assert!(lab.running.calls().iter().any(|call| call.fault == Some(fault)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_dies_stays_dead_and_the_others_go_on() {
+    let lab = Lab::start(Options::default()).await;
+    let [first, _, third] = CONTROL_PLANES;
+    lab.install_all(&CONTROL_PLANES).await;
+    lab.bootstrap(first).await;
+    lab.until(|| async { lab.clusters() == [CONTROL_PLANES] }).await;
+    lab.running.power_loss(address(third), false);
+    lab.until(|| async { lab.clusters() == [&CONTROL_PLANES[..2]] }).await;
+    assert!(matches!(lab.secure(third).version().await, Err(Error::Unreachable(_))));
+    assert_eq!(lab.secure(first).etcd_member_list(false).await.unwrap().len(), 3, "it is a member all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_loses_power_in_the_middle_of_its_installation_starts_over() {
+    let lab = Lab::start(Options::default()).await;
+    let first = CONTROL_PLANES[0];
+    lab.install(first).await;
+    lab.until_machine(first, "stage", "installing").await;
+    lab.running.power_loss(address(first), true);
+    lab.until_machine(first, "stage", "maintenance").await;
+    assert_eq!(lab.machine(first)["disk"], serde_json::Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_counts_its_calls_so_that_each_can_fail() {
+    let lab = Lab::start(Options::default()).await;
+    lab.insecure(CONTROL_PLANES[0]).disks().await.unwrap();
+    let names: Vec<_> = lab.running.calls().into_iter().map(|call| (call.number, call.name)).collect();
+    let expected = ["connect 10.69.1.101:50000", "/storage.StorageService/Disks"];
+    assert_eq!(names, [(1, expected[0].to_owned()), (2, expected[1].to_owned())]);
+}
