@@ -22,7 +22,8 @@ pub enum Fault {
     Dropped,
     /// The call has its effect, and the connection breaks instead of carrying the reply.
     ReplyLost,
-    /// The call has its effect, and the machine loses power at that moment and comes back by itself.
+    /// The call has its effect, and the machine loses power at that moment and comes back by itself; what the call
+    /// only began is interrupted.
     Reboot,
     /// The machine loses power before the call has an effect, and never comes back.
     Dead,

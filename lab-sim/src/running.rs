@@ -143,7 +143,7 @@ impl Running {
                     "name": etcd.name,
                     "members": members,
                     "quorum": etcd.has_quorum(),
-                    "kubernetes": etcd.api.snapshot(),
+                    "kubernetes": steady(etcd.api.snapshot()),
                 })
             })
             .collect();
@@ -155,6 +155,21 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.world.stop();
     }
+}
+
+/// Takes from nodes what changes with every boot and every heartbeat.
+fn steady(mut objects: Value) -> Value {
+    for node in objects.as_array_mut().into_iter().flatten().filter(|object| object["kind"] == "Node") {
+        if let Some(info) = node.pointer_mut("/status/nodeInfo").and_then(Value::as_object_mut) {
+            info.remove("bootID");
+        }
+        for condition in node.pointer_mut("/status/conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(condition) = condition.as_object_mut() {
+                condition.remove("lastHeartbeatTime");
+            }
+        }
+    }
+    objects
 }
 
 fn stage(stage: Stage) -> &'static str {
@@ -198,7 +213,8 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
         ));
     }
     lines.push(format!(
-        "Simulated: the Talos machine API, etcd membership, the Kubernetes API. Not simulated: containers, packets, files. \
+        "Simulated: the Talos machine API, etcd membership, the Kubernetes API. Not simulated: containers, packets, files, and the add-ons \
+         Talos brings along (CoreDNS, Flannel, kube-proxy). \
          One second is {} simulated seconds, seed {}.",
         options.speed, options.seed
     ));

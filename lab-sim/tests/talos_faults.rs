@@ -78,6 +78,7 @@ async fn a_machine_that_dies_stays_dead_and_the_others_go_on() {
     lab.until(|| async { lab.clusters() == [&CONTROL_PLANES[..2]] }).await;
     assert!(matches!(lab.secure(third).version().await, Err(Error::Unreachable(_))));
     assert_eq!(lab.secure(first).etcd_member_list(false).await.unwrap().len(), 3, "it is a member all the same");
+    lab.until(|| async { lab.running.world()["clusters"].to_string().contains("Kubelet stopped posting") }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

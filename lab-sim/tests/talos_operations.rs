@@ -5,6 +5,9 @@ mod homelab;
 use homelab::{CONTROL_PLANES, Lab, WORKERS};
 use lab_sim::Options;
 use lab_talos::client::{Error, Machine, Mode, Stored};
+use lab_talos::proto::machine::ApplyConfigurationRequest;
+use lab_talos::proto::machine::apply_configuration_request::Mode as Wire;
+use lab_talos::proto::machine::machine_service_client::MachineServiceClient;
 use std::time::Duration;
 
 async fn cluster() -> Lab {
@@ -150,4 +153,73 @@ async fn an_upgrade_with_two_members_is_refused() {
     let machine: Machine = lab.secure(first);
     let refused = machine.upgrade("ghcr.io/siderolabs/installer:v1.12.0", false).await.unwrap_err();
     assert!(refused.to_string().contains("etcd member count(2) is insufficient to maintain quorum"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_configuration_waits_for_the_next_boot() {
+    let lab = cluster().await;
+    let worker = WORKERS[0];
+    let staged = lab.config_with(worker, |config| drop(config.node_labels.insert("rack".into(), "b".into())));
+    let done = lab.secure(worker).apply_configuration(staged.clone().into_bytes(), Mode::Staged, false).await.unwrap();
+    assert_eq!(done.details, "Staged configuration to be applied after the next reboot");
+    let machine = lab.secure(worker);
+    assert_eq!(machine.machine_config(Stored::Persistent).await.unwrap(), staged.clone().into_bytes());
+    assert_eq!(machine.machine_config(Stored::Active).await.unwrap(), lab.config(worker).into_bytes());
+    machine.reboot().await.unwrap();
+    lab.until_machine(worker, "stage", "rebooting").await;
+    lab.until_machine(worker, "stage", "running").await;
+    assert_eq!(lab.secure(worker).machine_config(Stored::Active).await.unwrap(), staged.into_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_on_trial_is_reverted_after_its_time() {
+    let lab = cluster().await;
+    let worker = WORKERS[0];
+    let tried = lab.config_with(worker, |config| drop(config.node_labels.insert("rack".into(), "c".into())));
+    let mut client = MachineServiceClient::new(lab.channel(worker, &lab.admin));
+    let request =
+        ApplyConfigurationRequest { data: tried.clone().into_bytes(), mode: Wire::Try as i32, ..Default::default() };
+    let reply = client.apply_configuration(request).await.unwrap().into_inner();
+    assert!(
+        reply.messages[0].mode_details.ends_with("will be automatically reverted back in 1m0s"),
+        "{}",
+        reply.messages[0].mode_details
+    );
+    let active = || async { lab.secure(worker).machine_config(Stored::Active).await.unwrap() };
+    assert_eq!(active().await, tried.into_bytes());
+    lab.until(|| async { active().await == lab.config(worker).into_bytes() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_address_is_answered_by_a_control_plane_that_runs_etcd() {
+    let lab = Lab::start(Options::default()).await;
+    let [first, ..] = CONTROL_PLANES;
+    let shared = "10.69.1.100";
+    let config = lab.config(first).replacen(
+        "    network:\n",
+        &format!("    network:\n        interfaces:\n            - interface: eth0\n              vip:\n                  ip: {shared}\n"),
+        1,
+    );
+    assert!(config.contains(shared), "{config}");
+    lab.insecure(first).apply_configuration(config.into_bytes(), Mode::Auto, false).await.unwrap();
+    lab.until(|| async { lab.secure(first).version().await.is_ok() }).await;
+    assert!(lab.secure(shared).version().await.is_err(), "nobody holds it before the bootstrap");
+    lab.bootstrap(first).await;
+    lab.until(|| async { lab.secure(shared).version().await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_that_is_dropped_answers_nobody() {
+    let lab = cluster().await;
+    let proxy = lab.running.proxy();
+    assert!(tokio::net::TcpStream::connect(proxy).await.is_ok());
+    drop(lab);
+    let refused = async || tokio::net::TcpStream::connect(proxy).await.is_err();
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while !refused().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
 }

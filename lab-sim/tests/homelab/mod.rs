@@ -2,6 +2,8 @@
 // Every test file uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+mod wire;
+
 use lab_sim::{Contents, Disk, Machine as Hardware, Options, Rack, Running, gigabytes};
 use lab_talos::client::{Machine, Mode};
 use lab_talos::config::{ClusterConfig, Contract, MachineConfig, Role, generate};
