@@ -24,6 +24,8 @@ pub(crate) enum Dial {
     NoAnswer,
     /// The machine answers that nobody listens on this port; 502.
     Refused,
+    /// Somebody would listen on this port, and what it speaks is not simulated; 501 with its name.
+    NotSimulated(&'static str),
     /// The connection breaks without an answer.
     Broken,
     /// The connection stands; the function serves it to its end.
@@ -98,10 +100,11 @@ async fn connection(mut stream: TcpStream, network: Arc<dyn Network>, log: Arc<M
     };
     let dial = network.dial(&host, port).await;
     let (status, answer) = match &dial {
-        Dial::NoAnswer => (504, "504 Gateway Timeout"),
-        Dial::Refused => (502, "502 Connection refused"),
-        Dial::Broken => (0, ""),
-        Dial::Open(_) => (200, "200 Connection established"),
+        Dial::NoAnswer => (504, "504 Gateway Timeout".to_owned()),
+        Dial::Refused => (502, "502 Connection refused".to_owned()),
+        Dial::NotSimulated(what) => (501, format!("501 {what} is not simulated")),
+        Dial::Broken => (0, String::new()),
+        Dial::Open(_) => (200, "200 Connection established".to_owned()),
     };
     log.lock().unwrap_or_else(PoisonError::into_inner).push(Dialled { host, port, status });
     if status == 0 {

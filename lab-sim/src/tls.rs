@@ -198,6 +198,11 @@ pub(crate) fn decode_certificate(field: &str) -> Result<CertificateDer<'static>,
     CertificateDer::from_pem_slice(&unwrap(field)?).map_err(|error| error.to_string())
 }
 
+/// Decodes what a machine configuration carries as base64 of PEM, to the PEM.
+pub(crate) fn decode_pem(field: &str) -> Result<String, String> {
+    String::from_utf8(unwrap(field)?).map_err(|error| error.to_string())
+}
+
 fn unwrap(field: &str) -> Result<Vec<u8>, String> {
     STANDARD.decode(field.trim()).map_err(|error| error.to_string())
 }

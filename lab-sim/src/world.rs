@@ -166,8 +166,7 @@ impl World {
         };
         let Some(node) = self.at(address) else {
             if self.nfs.iter().any(|nfs| nfs.address == address) {
-                // An NFS server answers, and its protocol is not simulated.
-                return Dial::Refused;
+                return if port == 2049 { Dial::NotSimulated("NFS") } else { Dial::Refused };
             }
             self.pause(NO_ANSWER).await;
             return Dial::NoAnswer;
@@ -202,6 +201,8 @@ impl World {
                 Some(etcd) => kubelet::serve(world, node, etcd),
                 None => Dial::Refused,
             },
+            (_, 10250, Port::Machine(_)) => Dial::NotSimulated("the kubelet"),
+            (_, 2379 | 2380, Port::Machine(_)) if self.serves(&node).is_some() => Dial::NotSimulated("etcd"),
             (_, _, Port::Closed | Port::Maintenance(_) | Port::Machine(_)) => Dial::Refused,
         }
     }

@@ -4,7 +4,8 @@ mod homelab;
 
 use homelab::{CONTROL_PLANES, Lab, address};
 use lab_sim::{Fault, Faults, Options};
-use lab_talos::client::{Error, Mode};
+use lab_talos::client::{Error, Mode, Phase, probe};
+use serde_json::Value;
 use std::time::Duration;
 
 fn faulty(faults: Faults) -> Options {
@@ -73,7 +74,7 @@ async fn a_machine_that_dies_stays_dead_and_the_others_go_on() {
     let [first, _, third] = CONTROL_PLANES;
     lab.install_all(&CONTROL_PLANES).await;
     lab.bootstrap(first).await;
-    lab.until(|| async { lab.clusters() == [CONTROL_PLANES] }).await;
+    lab.until(|| async { lab.machine(third)["ready"] == true && lab.machine(third)["stage"] == "running" }).await;
     lab.running.power_loss(address(third), false);
     lab.until(|| async { lab.clusters() == [&CONTROL_PLANES[..2]] }).await;
     assert!(matches!(lab.secure(third).version().await, Err(Error::Unreachable(_))));
@@ -99,4 +100,53 @@ async fn a_run_counts_its_calls_so_that_each_can_fail() {
     let names: Vec<_> = lab.running.calls().into_iter().map(|call| (call.number, call.name)).collect();
     let expected = ["connect 10.69.1.101:50000", "/storage.StorageService/Disks"];
     assert_eq!(names, [(1, expected[0].to_owned()), (2, expected[1].to_owned())]);
+}
+
+/// Somebody who looks before every step, and bootstraps on one machine only.
+async fn operate(lab: &Lab, machine: &str) {
+    let clock = lab.running.link().clock;
+    let start = clock.now();
+    while lab.machine(machine)["stage"] != "running" || lab.machine(machine)["ready"] != true {
+        assert!(
+            clock.now().duration_since(start).unwrap() < Duration::from_secs(24 * 3600),
+            "{:#}",
+            lab.running.world()
+        );
+        match probe(&lab.running.link(), machine, Some(&lab.admin)).await {
+            Phase::Maintenance { .. } => {
+                let config = lab.config(machine).into_bytes();
+                let _ = lab.insecure(machine).apply_configuration(config, Mode::Auto, false).await;
+            }
+            Phase::Ours => drop(lab.secure(machine).bootstrap().await),
+            Phase::Foreign(_) | Phase::Unreachable(_) => {}
+        }
+        clock.sleep(Duration::from_secs(30)).await;
+    }
+}
+
+async fn outcome(faults: Faults) -> Value {
+    let options = Options { speed: 3000, faults, ..Options::default() };
+    let lab = Lab::start(options).await;
+    operate(&lab, CONTROL_PLANES[0]).await;
+    let world = lab.running.world();
+    let ours = world["clusters"].as_array().unwrap().iter().filter(|cluster| cluster["name"] == "homelab");
+    // The first number belongs to the cluster that was there before.
+    let clusters: Vec<_> = ours.map(|cluster| [&cluster["members"], &cluster["kubernetes"]]).collect();
+    serde_json::json!([world["machines"][CONTROL_PLANES[0]], clusters])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_goes_wrong_a_careful_operator_ends_with_the_same_world() {
+    let undisturbed = outcome(Faults::none()).await;
+    assert_eq!(undisturbed[1].as_array().unwrap().len(), 1);
+    let mut runs = tokio::task::JoinSet::new();
+    for number in 1..=10 {
+        for fault in [Fault::Refused, Fault::Dropped, Fault::ReplyLost, Fault::Reboot] {
+            runs.spawn(async move { (number, fault, outcome(Faults::none().at(number, fault)).await) });
+        }
+        while let Some(run) = runs.join_next().await {
+            let (number, fault, disturbed) = run.unwrap();
+            assert_eq!(disturbed, undisturbed, "{fault:?} at call {number}");
+        }
+    }
 }

@@ -70,3 +70,19 @@ async fn a_machine_that_is_not_in_the_rack_does_not_answer() {
     assert!(lab.running.dialled().iter().all(|dialled| dialled.host != ABSENT || dialled.status == 504));
     assert!(lab.running.dialled().iter().any(|dialled| dialled.host == ABSENT));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controllers_of_a_bootstrapped_cluster_run_on_its_nodes() {
+    let lab = Lab::start(Options::default()).await;
+    let all: Vec<&str> = CONTROL_PLANES.iter().chain(&WORKERS).copied().collect();
+    lab.install_all(&all).await;
+    lab.bootstrap(CONTROL_PLANES[0]).await;
+    let ours = || {
+        let world = lab.running.world();
+        let mut clusters = world["clusters"].as_array().unwrap().iter();
+        clusters.find(|cluster| cluster["name"] == "homelab").map(|cluster| cluster["kubernetes"].to_string())
+    };
+    // What every namespace holds comes from a controller, and says who signs for the API.
+    lab.until(|| async { ours().is_some_and(|objects| objects.contains("kube-root-ca.crt")) }).await;
+    assert!(ours().unwrap().contains("BEGIN CERTIFICATE"));
+}

@@ -176,3 +176,22 @@ async fn a_kubernetes_request_can_lose_its_reply_like_any_other_call() {
     assert!(again.contains("node-101"));
     assert!(lab.running.calls().iter().any(|call| call.name == "GET /api/v1/nodes" && call.fault.is_some()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_simulated_says_its_name() {
+    let lab = configured().await;
+    let dial = async |host: &str, port| {
+        lab_core::execute::dial(&lab.running.link(), host, port).await.unwrap_err().to_string()
+    };
+    assert!(dial("10.69.1.163", 2049).await.contains("501 NFS is not simulated"));
+    assert!(dial(CONTROL_PLANES[0], 10250).await.contains("501 the kubelet is not simulated"));
+    assert!(dial(CONTROL_PLANES[0], 22).await.contains("502"));
+    let channel = lab.channel(CONTROL_PLANES[0], &lab.admin);
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static("/machine.MachineService/Netstat");
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let refused = grpc.unary(Request::new(()), path, codec).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.message(), "the simulated machine does not model machine.MachineService/Netstat");
+}

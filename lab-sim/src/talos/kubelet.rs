@@ -26,6 +26,11 @@ pub(crate) fn api(world: &Arc<World>, config: &Config, number: u64) -> kube::Api
     let mut options = kube::Options::new(version, world.clock.clone());
     options.seed = world.seed.wrapping_add(number);
     let api = kube::Api::new(options);
+    let authority = config.kubernetes_authority().and_then(|(certificate, _)| tls::decode_pem(certificate).ok());
+    api.start_controllers(kube::controllers::Settings {
+        authority: authority.unwrap_or_default(),
+        ..kube::controllers::Settings::default()
+    });
     // A request is counted at the machine behind the endpoint: which one answered it is of no interest.
     let address = world.resolve(config.endpoint_host()).unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let world = Arc::downgrade(world);
