@@ -1,9 +1,29 @@
 //! The only effects: the journal, the providers' calls, the clock.
 
+mod connect;
 mod dial;
 pub mod disk;
+mod faults;
 pub mod journal;
+mod labdir;
+mod ledger;
 pub mod lock;
+mod observe;
+mod operate;
+mod progress;
+mod run;
+mod saved;
 pub mod seal;
+mod simulator;
+mod store;
 
 pub use dial::dial;
+pub use faults::{CallFault, Faults};
+pub use labdir::{LabDir, LabError, neighbours};
+pub use ledger::Ledger;
+pub use observe::{observe, settle};
+pub use progress::{Progress, STREAM, Sink, silent};
+pub use run::{Failure, Interrupt, Options, Report, execute};
+pub use saved::{Refused, SavedPlan, state_digest};
+pub use simulator::{Simulated, Simulator};
+pub use store::{KeySource, Look, Store, StoreError};

@@ -26,6 +26,7 @@ use std::time::SystemTime;
 pub const KEY_FILE_VARIABLE: &str = "LAB_AGE_KEY_FILE";
 
 /// The keys of this user. The first one seals, all of them open: put a new key first to rotate.
+#[derive(Clone)]
 pub struct Keys {
     identities: Vec<Identity>,
     place: String,

@@ -54,6 +54,8 @@ pub trait ErasedType: Send + Sync {
     fn initial(&self) -> &'static [&'static str];
     /// See [`Resource::ONCE`].
     fn once(&self) -> bool;
+    /// See [`Resource::GENERATED`].
+    fn generated(&self) -> bool;
     /// See [`Resource::outside`].
     fn outside(&self, inputs: &Value, vault: &Vault) -> Pure<bool>;
     /// The kind of provider that manages it.
@@ -246,6 +248,9 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     }
     fn once(&self) -> bool {
         R::ONCE
+    }
+    fn generated(&self) -> bool {
+        R::GENERATED
     }
     fn outside(&self, inputs: &Value, vault: &Vault) -> Pure<bool> {
         self.ask("outside", inputs, vault, |resource| resource.outside())

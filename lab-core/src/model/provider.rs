@@ -68,6 +68,9 @@ pub trait Resource<P: Provider>: Data + Sized {
     const INITIAL: &'static [&'static str] = &[];
     /// True for what happens once and cannot be undone: it never changes, and is forgotten instead of deleted.
     const ONCE: bool = false;
+    /// True for what exists nowhere but in the state: a generated value. It is never looked for, and making it makes
+    /// no call.
+    const GENERATED: bool = false;
     /// What it yields.
     type Outputs: Data;
 
@@ -165,7 +168,7 @@ pub struct Op<R> {
     pub why: Why,
     /// The time.
     pub now: SystemTime,
-    /// Randomness of this operation: the same in every attempt.
+    /// Randomness of this operation: the same in every attempt. It is recorded in clear: no secret may come from it.
     pub seed: u64,
 }
 
@@ -255,6 +258,8 @@ pub enum Owner {
     Unmarked,
     /// It cannot bear a mark.
     Unmarkable,
+    /// It is somebody else's for certain, in words: "it belongs to another Talos cluster".
+    Other(String),
 }
 
 /// What becoming the desired takes.

@@ -516,7 +516,7 @@ impl State {
                 }
                 let record = Record {
                     spec: begun.spec.clone(),
-                    mark: begun.op.clone(),
+                    mark: begun.mark.clone(),
                     // An identity is recorded once a call answered it; what is only wanted stands in what was begun.
                     id: None,
                     outputs: Value::Null,

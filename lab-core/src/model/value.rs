@@ -406,6 +406,39 @@ pub(crate) fn seal_live(inputs: &Value, live: &Value, vault: &Vault) -> Value {
     }
 }
 
+/// A secret, by its fingerprint.
+pub(crate) struct Marked(pub(crate) String);
+
+/// Returns `value` with each secret's marker replaced by the one that `with` answers.
+pub(crate) fn map_secrets(value: &Value, with: &mut dyn FnMut(Marked) -> Option<Marked>) -> Value {
+    if let Some(Marker::Secret(fingerprint)) = marker(value) {
+        return with(Marked(fingerprint)).map_or(Value::Null, |marked| json!({ SECRET: marked.0 }));
+    }
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), map_secrets(value, with))).collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(|value| map_secrets(value, with)).collect()),
+        leaf => leaf.clone(),
+    }
+}
+
+/// Returns `declared` with what is there in its place, where that was read.
+pub(crate) fn overlay(declared: &Value, live: &Value, vault: &Vault) -> Value {
+    if same_secret(declared, live, vault) {
+        return declared.clone();
+    }
+    match (declared, live) {
+        (Value::Object(d), Value::Object(l)) if marker(declared).is_none() && marker(live).is_none() => {
+            let merged = d.iter().map(|(key, declared)| {
+                (key.clone(), l.get(key).map_or_else(|| declared.clone(), |live| overlay(declared, live, vault)))
+            });
+            Value::Object(merged.collect())
+        }
+        (_, live) => live.clone(),
+    }
+}
+
 /// Returns every marker of unknowns in `value`, with its place.
 pub fn markers(value: &Value) -> Vec<(Path, usize)> {
     let mut found = Vec::new();

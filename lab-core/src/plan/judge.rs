@@ -22,8 +22,8 @@ pub struct Expected {
 pub enum Verdict {
     /// It is not there, for certain.
     Absent,
-    /// It is ours, and stands where the step says.
-    Ours(Step<Value>),
+    /// It is ours, and stands where the step says; and what it says itself about whose it is.
+    Ours(Step<Value>, Owner),
     /// It is ours and on its way out, for this reason.
     Leaving(String),
     /// It is not ours, for this reason. Nothing may be done to it.
@@ -36,10 +36,11 @@ pub fn judge(found: Found<Value>, expected: &Expected) -> Verdict {
         Owner::Marked(mark) => expected.adopt || expected.mark.as_ref().is_some_and(|ours| ours.0 == *mark),
         Owner::Unmarked => expected.adopt || expected.unmarked,
         Owner::Unmarkable => expected.adopt || expected.by_id,
+        Owner::Other(_) => false,
     };
     match found {
         Found::Absent => Verdict::Absent,
-        Found::Present(owner, step) if ours(&owner) => Verdict::Ours(step),
+        Found::Present(owner, step) if ours(&owner) => Verdict::Ours(step, owner),
         Found::Leaving(owner, why) if ours(&owner) => Verdict::Leaving(why),
         Found::Present(owner, _) | Found::Leaving(owner, _) => Verdict::Foreign(whose(&owner)),
     }

@@ -801,6 +801,11 @@ pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Value)
     digest(&json!({ "realm": realm, "type": kind, "version": version, "inputs": inputs }))
 }
 
+/// Returns the digest of a spec as it stands.
+pub(crate) fn digest_of(spec: &Spec) -> String {
+    spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs)
+}
+
 fn words(impact: &Impact) -> impl Iterator<Item = String> {
     impact.reasons.iter().map(|(path, why)| if path.as_str().is_empty() { why.clone() } else { format!("{path}: {why}") })
 }

@@ -29,3 +29,6 @@ pub use plan::{
 };
 pub use render::{Line, Tone, render, text};
 pub use resolve::{Outcome, Resolved, Values, resolve};
+pub(crate) use make::digest_of;
+pub(crate) use order::verb;
+pub(crate) use resolve::{known, realm};

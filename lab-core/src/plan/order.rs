@@ -175,7 +175,7 @@ fn condemned(step: &Step) -> bool {
 }
 
 /// Returns the verb of an action, for messages.
-pub(super) fn verb(action: &Action) -> &'static str {
+pub(crate) fn verb(action: &Action) -> &'static str {
     match action {
         Action::Create => "create",
         Action::Supersede => "replace",

@@ -281,5 +281,6 @@ pub(super) fn whose(owner: &Owner) -> String {
         Owner::Marked(mark) => format!("it bears the mark {mark}, which is not ours"),
         Owner::Unmarked => "it bears no mark of ours".into(),
         Owner::Unmarkable => "nothing in our state says that we made it".into(),
+        Owner::Other(whose) => whose.clone(),
     }
 }

@@ -1,0 +1,104 @@
+//! The lab directory: the stacks of one lab, a state each, one lock for all.
+
+use super::disk::{Disk, RealDisk};
+use super::lock::{Lock, LockError};
+use super::store::{KeySource, Store, StoreError};
+use crate::model::{Marked, Vault, map_secrets};
+use crate::plan::ForeignClaim;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The lab directory: the stacks of one lab, a state each, one lock for all.
+pub struct LabDir {
+    dir: PathBuf,
+    disk: Arc<RealDisk>,
+}
+
+/// Why a lab directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Somebody else holds it, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A state in it cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be listed.
+    #[error("list the lab directory {dir}: {source}")]
+    Disk {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl LabDir {
+    /// Returns the lab directory at `dir`; it need not exist yet.
+    pub fn new(dir: impl Into<PathBuf>) -> LabDir {
+        let dir = dir.into();
+        LabDir { disk: Arc::new(RealDisk::new(&dir)), dir }
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns its disk.
+    pub fn disk(&self) -> Arc<RealDisk> {
+        self.disk.clone()
+    }
+
+    /// Takes the lock; a second process is told who holds it, since when, and doing what.
+    pub fn lock(&self, verb: &str, now: SystemTime) -> Result<Lock, LabError> {
+        Ok(Lock::take(&self.dir, verb, now)?)
+    }
+
+    /// Opens the state of a stack for writing. The caller holds the lock.
+    pub fn open(&self, stack: &str, keys: KeySource) -> Result<(Store, Option<super::journal::Cut>), LabError> {
+        Ok(Store::open(self.disk.clone(), stack, keys)?)
+    }
+
+    /// Returns the names of the stacks that were ever applied.
+    pub fn stacks(&self) -> Result<Vec<String>, LabError> {
+        let names = self.disk.list().map_err(|source| LabError::Disk { dir: self.dir.clone(), source })?;
+        let mut stacks: Vec<String> =
+            names.iter().filter_map(|name| name.strip_suffix(".journal")).map(str::to_owned).collect();
+        stacks.sort();
+        Ok(stacks)
+    }
+}
+
+/// What other stacks of a lab directory tell a program: their outputs and what they occupy. Their secrets are put
+/// into `vault`, so that they are told apart by this stack's key.
+pub fn neighbours(
+    disk: &dyn Disk,
+    stacks: &[String],
+    own: &str,
+    keys: &KeySource,
+    vault: &Vault,
+) -> Result<(BTreeMap<String, Value>, Vec<ForeignClaim>), StoreError> {
+    let mut outputs = BTreeMap::new();
+    let mut claims = Vec::new();
+    for stack in stacks.iter().filter(|stack| *stack != own) {
+        let look = Store::look(disk, stack, keys)?;
+        for (urn, record) in &look.state.records {
+            claims.extend(record.spec.claims.iter().map(|claim| ForeignClaim {
+                urn: urn.clone(),
+                place: record.spec.place.clone(),
+                claim: claim.clone(),
+            }));
+        }
+        if !look.state.outputs.is_null() {
+            let own_marks = map_secrets(&look.state.outputs, &mut |marked: Marked| {
+                look.vault.get(&marked.0).ok().map(|plain| Marked(vault.put(&plain)))
+            });
+            outputs.insert(stack.clone(), own_marks);
+        }
+    }
+    Ok((outputs, claims))
+}

@@ -1,0 +1,167 @@
+//! Looks at the world before a plan is made. Changes nothing, outside or in the state.
+
+use super::connect::Connections;
+use super::ledger::Ledger;
+use crate::model::{
+    Class, Declared, Deed, ErasedOp, Event, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Why, seal_live,
+};
+use crate::plan::{Expected, Observations, Seen, Verdict, judge, known, realm};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::task::JoinSet;
+
+/// How long one look may take: what does not answer is unknown, and the plan says so.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many looks are taken at the same time.
+const PARALLEL: usize = 16;
+
+/// Asks the declared reads, and, when `refresh` is wanted, looks at everything that is recorded.
+pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refresh: bool) -> Observations {
+    let connections = Arc::new(Connections::new(declared.clone(), ledger.clone(), link.clone()));
+    let mut observations = Observations::default();
+    for node in &declared.nodes {
+        let NodeKind::Read(query) = &node.kind else { continue };
+        let values = ledger.values();
+        let (Ok(inputs), Ok(place)) = (known(&node.inputs, &declared, &values), realm(&node.provider, &declared, &values)) else {
+            continue;
+        };
+        let ask = async {
+            let connected = connections.to(&node.provider, &place).await.ok()?;
+            match query.read(&connected.client, &inputs, &declared.vault).await.ok()? {
+                Step::Done(made) => Some(made.outputs),
+                Step::Next { .. } => None,
+            }
+        };
+        let answer = tokio::select! {
+            answer = ask => answer,
+            () = link.clock.sleep(PATIENCE) => None,
+        };
+        if let Some(answer) = answer {
+            observations.answers.insert(node.urn.clone(), answer);
+        }
+    }
+    if refresh {
+        let records: BTreeMap<Urn, Record> = ledger.with(|store| store.state().records.clone());
+        let mut looks = JoinSet::new();
+        for (urn, record) in records {
+            // What is being worked on is settled by the run, not by a look.
+            if record.open.is_some() || record.status == Status::Begun || record.status == Status::Gone {
+                continue;
+            }
+            while looks.len() >= PARALLEL {
+                collect(looks.join_next().await, &mut observations);
+            }
+            let (connections, declared, link) = (connections.clone(), declared.clone(), link.clone());
+            looks.spawn(async move {
+                let seen = tokio::select! {
+                    seen = look(&urn, &record, &connections, &declared, &link) => seen,
+                    () = link.clock.sleep(PATIENCE) => Some(Seen::Unknown("there was no answer".into())),
+                };
+                (urn, seen)
+            });
+        }
+        while !looks.is_empty() {
+            collect(looks.join_next().await, &mut observations);
+        }
+    }
+    observations
+}
+
+fn collect(look: Option<Result<(Urn, Option<Seen>), tokio::task::JoinError>>, observations: &mut Observations) {
+    if let Some(Ok((urn, Some(seen)))) = look {
+        observations.seen.insert(urn, seen);
+    }
+}
+
+async fn look(
+    urn: &Urn,
+    record: &Record,
+    connections: &Connections,
+    declared: &Declared,
+    link: &Link,
+) -> Option<Seen> {
+    let vault = &declared.vault;
+    let unknown = |why: &str| Some(Seen::Unknown(vault.scrub(why)));
+    let Some(kind) = declared.vocabulary.kind(&record.spec.kind) else {
+        return unknown("this program does not know its type");
+    };
+    if kind.generated() {
+        return None;
+    }
+    let connected = match connections.to(&record.spec.provider, &record.spec.realm).await {
+        Ok(connected) => connected,
+        Err(error) => return unknown(&error.message),
+    };
+    let op = ErasedOp {
+        mark: record.mark.0.clone(),
+        id: record.id.clone(),
+        inputs: Some(record.spec.inputs.clone()),
+        exists: true,
+        deleting: false,
+        cursor: None,
+        why: Why::Declared,
+        now: link.clock.now(),
+        seed: 0,
+    };
+    let found = match kind.find(&connected.client, op, vault).await {
+        Ok(found) => found,
+        Err(error) if error.class == Class::Gone => return Some(Seen::Gone),
+        Err(error) => return unknown(&error.message),
+    };
+    let expected = Expected {
+        mark: Some(record.mark.clone()),
+        by_id: record.id.is_some(),
+        unmarked: record.unmarked,
+        adopt: false,
+    };
+    Some(match judge(found, &expected) {
+        Verdict::Absent => Seen::Gone,
+        Verdict::Leaving(why) => Seen::Unknown(format!("{} is on its way out: {why}", urn.short())),
+        Verdict::Foreign(why) => Seen::Foreign(why),
+        Verdict::Ours(Step::Done(made), _) => Seen::There(MadeRecord {
+            id: made.id,
+            outputs: made.outputs,
+            live: made.live.map(|live| seal_live(&record.spec.inputs, &live, vault)),
+            due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
+        }),
+        Verdict::Ours(Step::Next { made: Some(made), .. }, _) => Seen::There(MadeRecord {
+            id: made.id,
+            outputs: made.outputs,
+            live: made.live.map(|live| seal_live(&record.spec.inputs, &live, vault)),
+            due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
+        }),
+        Verdict::Ours(Step::Next { why, .. }, _) => Seen::Unknown(why),
+    })
+}
+
+/// Returns the events that make the state say what was seen. Written by `refresh`, never by a preview.
+pub fn settle(observations: &Observations, ledger: &Ledger) -> Vec<Event> {
+    ledger.with(|store| {
+        let state = store.state();
+        let mut events = Vec::new();
+        for (urn, seen) in &observations.seen {
+            let Some(record) = state.records.get(urn) else { continue };
+            let busy = record.open.as_ref().is_some_and(|open| open.begun.deed != Deed::Update);
+            match seen {
+                Seen::Gone if !busy => events.push(Event::Vanished { urn: urn.clone() }),
+                Seen::There(made) => {
+                    let same = record.id.as_ref() == Some(&made.id)
+                        && record.outputs == made.outputs
+                        && record.live == made.live
+                        && record.due == made.due;
+                    if !same {
+                        events.push(Event::Observed { urn: urn.clone(), made: made.clone() });
+                    }
+                }
+                Seen::Gone | Seen::Foreign(_) | Seen::Unknown(_) => {}
+            }
+        }
+        for (urn, answer) in &observations.answers {
+            if state.answers.get(urn) != Some(answer) {
+                events.push(Event::Answered { urn: urn.clone(), answer: answer.clone() });
+            }
+        }
+        events
+    })
+}

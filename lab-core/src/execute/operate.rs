@@ -1,0 +1,592 @@
+//! One operation on one resource: look, begin, step by step to the end. Every decision is the plan's or the contract's.
+
+use super::connect::Connections;
+use super::faults::{CallFault, Faults};
+use super::ledger::Ledger;
+use super::progress::{Progress, Sink};
+use super::run::Interrupt;
+use crate::model::{
+    AnyClient, Begun, Class, Clock, Deed, Effect, Ended, ErasedOp, ErasedType, Error, Event, Found, Id, MadeRecord,
+    Mark, Owner, Path, Spec, Step, Urn, Vault, Why, panic_text, seal_live,
+};
+use crate::plan::{Expected, Verdict, judge};
+use serde_json::Value;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// The first pause after a failure that may pass; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause after a failure that may pass.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// What the operations of a run share.
+pub(super) struct Ground {
+    pub(super) ledger: Ledger,
+    pub(super) connections: Connections,
+    pub(super) vault: Vault,
+    pub(super) clock: Clock,
+    pub(super) sink: Sink,
+    pub(super) interrupt: Interrupt,
+    pub(super) faults: Arc<Faults>,
+}
+
+/// One operation, with everything known that it needs.
+#[derive(Clone)]
+pub(super) struct Operation {
+    pub(super) urn: Urn,
+    pub(super) kind: Arc<dyn ErasedType>,
+    pub(super) deed: Deed,
+    /// This operation: new, or the open one that is resumed.
+    pub(super) op: Mark,
+    /// The operation that made the thing; this one, when it makes it.
+    pub(super) mark: Mark,
+    /// What is wanted; for a delete, what was.
+    pub(super) spec: Spec,
+    /// What the provider is given: the inputs with those that are only sent once.
+    pub(super) inputs: Value,
+    /// The inputs begun or last applied.
+    pub(super) prior: Option<Value>,
+    pub(super) id: Option<Id>,
+    pub(super) expected: Expected,
+    /// True when it is open in the state.
+    pub(super) begun: bool,
+    pub(super) cursor: Option<Value>,
+    /// The cursor of a create that this delete undoes: where the thing may be found.
+    pub(super) undone: Option<Value>,
+    pub(super) why: Why,
+    pub(super) seed: u64,
+    pub(super) consent: Option<String>,
+    pub(super) timeout: Duration,
+    /// True when it may be left behind should nothing answer.
+    pub(super) may_leave: bool,
+    /// Outputs that may change; None when any may.
+    pub(super) fresh: Option<Vec<Path>>,
+    /// Outputs as recorded.
+    pub(super) recorded: Option<Value>,
+    /// True when what the state says was begun is what is wanted now.
+    pub(super) current: bool,
+    /// The thing as last recorded while not ready.
+    pub(super) shown: Option<MadeRecord>,
+    /// Called once the thing exists, ready or not.
+    pub(super) created: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// How an operation went.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// It is complete.
+    Done,
+    /// It failed; `open` when the next run will finish it.
+    Failed { error: String, hint: Option<String>, open: bool },
+    /// It was interrupted by a person; the next run will finish it.
+    Interrupted,
+    /// The process is gone, as a test wanted it.
+    Stopped,
+}
+
+/// What ended a sequence of calls.
+enum Halt {
+    Failed { error: String, hint: Option<String> },
+    Interrupted,
+    Stopped,
+}
+
+impl From<String> for Halt {
+    fn from(error: String) -> Halt {
+        Halt::Failed { error, hint: None }
+    }
+}
+
+impl Ground {
+    fn tell(&self, progress: Progress) {
+        (self.sink)(&progress);
+    }
+
+    /// Makes one call to a provider: within the deadline, caught when it panics, counted for faults.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        deadline: SystemTime,
+        call: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<Result<T, Error>, Stopped> {
+        let fault = self.faults.next();
+        match fault {
+            Some(CallFault::StopBefore) => return Err(Stopped),
+            Some(CallFault::Refuse) => return Ok(Err(Error::unreachable("the call was refused"))),
+            Some(CallFault::StopAfter | CallFault::LoseReply) | None => {}
+        }
+        let left = deadline.duration_since(self.clock.now()).unwrap_or_default();
+        let mut task = tokio::spawn(call);
+        let answer = tokio::select! {
+            answer = &mut task => match answer {
+                Ok(answer) => answer,
+                Err(error) if error.is_panic() => {
+                    let said = panic_text(&*error.into_panic());
+                    Err(Error::invalid(format!("the provider panicked: {said}")).perhaps())
+                }
+                Err(_) => Err(Error::unreachable("the call was cancelled").perhaps()),
+            },
+            () = self.clock.sleep(left) => {
+                task.abort();
+                Err(Error::unreachable("there was no answer before the deadline").perhaps())
+            }
+            () = self.interrupt.abandoned() => {
+                task.abort();
+                return Err(Stopped);
+            }
+        };
+        match fault {
+            Some(CallFault::StopAfter) => Err(Stopped),
+            Some(CallFault::LoseReply) => Ok(Err(Error::unreachable("the reply was lost").perhaps())),
+            Some(CallFault::StopBefore | CallFault::Refuse) | None => {
+                Ok(answer.map_err(|error| Error { message: self.vault.scrub(&error.message), ..error }))
+            }
+        }
+    }
+}
+
+/// The process is gone, or a person gave up on it.
+pub(super) struct Stopped;
+
+impl From<Stopped> for Halt {
+    fn from(_: Stopped) -> Halt {
+        Halt::Stopped
+    }
+}
+
+impl Operation {
+    /// Carries the operation out.
+    pub(super) async fn run(mut self, ground: &Ground) -> Ending {
+        let deadline = ground.clock.now() + self.timeout;
+        match self.attempt(ground, deadline).await {
+            Ok(()) => Ending::Done,
+            Err(Halt::Stopped) => Ending::Stopped,
+            Err(Halt::Interrupted) => Ending::Interrupted,
+            Err(Halt::Failed { error, hint }) => {
+                Ending::Failed { error: ground.vault.scrub(&error), hint, open: self.begun }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, ground: &Ground, deadline: SystemTime) -> Result<(), Halt> {
+        let mut backoff = Backoff::default();
+        let mut look = true;
+        let mut exists = !self.deed.makes();
+        // Whether any call of this operation may have had an effect: then it cannot end as one that had none.
+        let mut touched = self.begun;
+        loop {
+            if look {
+                match self.look(ground, deadline, &mut backoff).await? {
+                    Looked::Absent if self.deed == Deed::Delete => return self.gone(ground).await,
+                    Looked::Absent if self.deed == Deed::Update => return self.vanished(ground).await,
+                    Looked::Absent if self.deed == Deed::Import => {
+                        return self.refuse(ground, touched, "there is nothing with this identity to import".into(), None).await;
+                    }
+                    Looked::Absent => exists = false,
+                    Looked::Leaving(why) => {
+                        self.wait(ground, deadline, &why, Duration::from_secs(2)).await?;
+                        continue;
+                    }
+                    Looked::Foreign(why) if self.deed == Deed::Delete => {
+                        // Ours is gone; what bears its name now is somebody else's.
+                        ground.tell(Progress::Warning {
+                            urn: Some(self.urn.clone()),
+                            message: format!("it was left alone: {why}"),
+                        });
+                        return self.gone(ground).await;
+                    }
+                    Looked::Foreign(why) => return self.foreign(ground, touched, why).await,
+                    Looked::Ours(step, owner) => {
+                        exists = true;
+                        match step {
+                            Step::Next { why, pause, .. } if self.deed == Deed::Import => {
+                                self.wait(ground, deadline, &why, pause).await?;
+                                continue;
+                            }
+                            Step::Next { cursor, .. } if self.deed != Deed::Delete => self.cursor = Some(cursor),
+                            Step::Next { .. } => {}
+                            Step::Done(made) if self.deed == Deed::Import => {
+                                return self.adopt(ground, made, &owner).await;
+                            }
+                            // What was begun is there, and is still what is wanted: the reply was lost, no more.
+                            Step::Done(made)
+                                if self.deed.makes() && self.prior.as_ref() == Some(&self.spec.inputs) =>
+                            {
+                                return self.done(ground, made).await;
+                            }
+                            Step::Done(_) if self.deed.makes() => self.cursor = None,
+                            Step::Done(_) => {}
+                        }
+                    }
+                }
+                look = false;
+            }
+            if !self.begun || !self.current {
+                self.begin(ground).await?;
+            }
+            let answer = self.step(ground, deadline, exists).await?;
+            match answer {
+                Ok(Step::Done(_)) if self.deed == Deed::Delete => return self.gone(ground).await,
+                Ok(Step::Done(made)) => return self.done(ground, made).await,
+                Ok(Step::Next { cursor, made, why, pause }) => {
+                    backoff = Backoff::default();
+                    touched = true;
+                    self.stand(ground, cursor, made).await?;
+                    self.wait(ground, deadline, &why, pause).await?;
+                }
+                Err(error) => {
+                    let perhaps = error.effect == Effect::Perhaps;
+                    touched |= perhaps;
+                    look |= perhaps;
+                    match error.class {
+                        Class::Again | Class::Unreachable => {}
+                        Class::Conflict | Class::Gone => look = true,
+                        Class::Invalid | Class::Unauthorised => {
+                            let hint = hint(error.class);
+                            return self.refuse(ground, touched, error.message, hint).await;
+                        }
+                    }
+                    if matches!(error.class, Class::Conflict | Class::Gone) && backoff.tries >= 5 {
+                        return self.refuse(ground, touched, error.message, hint(error.class)).await;
+                    }
+                    self.retry(ground, deadline, &mut backoff, &error).await?;
+                }
+            }
+        }
+    }
+
+    /// Looks until there is an answer. An error means that nothing is known.
+    async fn look(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff) -> Result<Looked, Halt> {
+        if self.kind.generated() {
+            return Ok(Looked::Absent);
+        }
+        loop {
+            let (client, _) = match self.connect(ground, deadline).await? {
+                Ok(connected) => connected,
+                Err(error) => {
+                    self.pass(ground, deadline, backoff, error).await?;
+                    continue;
+                }
+            };
+            let deleting = self.deed == Deed::Delete && self.undone.is_none();
+            let cursor = self.undone.clone().or_else(|| self.cursor.clone());
+            let op = self.op(ground, true, deleting, cursor);
+            let (kind, vault) = (self.kind.clone(), ground.vault.clone());
+            let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await?;
+            match found {
+                Ok(found) => return Ok(Looked::from(judge(found, &self.expected))),
+                Err(error) if error.class == Class::Gone => return Ok(Looked::from(judge(Found::Absent, &self.expected))),
+                Err(error) => self.pass(ground, deadline, backoff, error).await?,
+            }
+        }
+    }
+
+    /// Passes over a failure to learn anything, if it may pass.
+    async fn pass(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff, error: Error) -> Result<(), Halt> {
+        match error.class {
+            Class::Again | Class::Unreachable | Class::Conflict | Class::Gone => {
+                self.retry(ground, deadline, backoff, &error).await
+            }
+            Class::Invalid | Class::Unauthorised => {
+                Err(Halt::Failed { error: error.message, hint: hint(error.class).map(str::to_owned) })
+            }
+        }
+    }
+
+    async fn connect(&self, ground: &Ground, deadline: SystemTime) -> Result<Result<(AnyClient, Option<Event>), Error>, Halt> {
+        // Connecting changes nothing outside, so it is not a call that faults are counted for.
+        let connected = ground.connections.to(&self.spec.provider, &self.spec.realm);
+        let left = deadline.duration_since(ground.clock.now()).unwrap_or_default();
+        tokio::select! {
+            connected = connected => Ok(connected
+                .map(|connected| (connected.client, connected.reached))
+                .map_err(|error| Error { message: ground.vault.scrub(&error.message), ..error })),
+            () = ground.clock.sleep(left) => Ok(Err(Error::unreachable("there was no connection before the deadline"))),
+            () = ground.interrupt.abandoned() => Err(Halt::Stopped),
+        }
+    }
+
+    fn op(&self, ground: &Ground, exists: bool, deleting: bool, cursor: Option<Value>) -> ErasedOp {
+        ErasedOp {
+            mark: self.mark.0.clone(),
+            id: self.id.clone(),
+            inputs: self.prior.clone().or_else(|| Some(self.spec.inputs.clone())),
+            exists,
+            deleting,
+            cursor,
+            why: self.why,
+            now: ground.clock.now(),
+            seed: self.seed,
+        }
+    }
+
+    /// Makes the beginning durable. Nothing has left the process before this returns.
+    async fn begin(&mut self, ground: &Ground) -> Result<(), Halt> {
+        let begun = Begun {
+            op: self.op.clone(),
+            mark: self.mark.clone(),
+            deed: self.deed,
+            spec: self.spec.clone(),
+            id: self.id.clone(),
+            why: self.why,
+            seed: self.seed,
+            absent: self.deed.makes() && !self.begun && self.deed != Deed::Import,
+            consent: self.consent.clone(),
+        };
+        let mut events = Vec::new();
+        if !self.kind.generated()
+            && let Ok((_, Some(reached))) = self.connect(ground, ground.clock.now() + self.timeout).await?
+        {
+            events.push(reached);
+        }
+        events.push(Event::Begin { urn: self.urn.clone(), begun: Box::new(begun) });
+        ground.ledger.commit(events).await?;
+        self.begun = true;
+        self.current = true;
+        self.prior = match self.deed {
+            Deed::Create | Deed::Supersede | Deed::Import => Some(self.spec.inputs.clone()),
+            Deed::Update | Deed::Delete => self.prior.take(),
+        };
+        Ok(())
+    }
+
+    async fn step(&self, ground: &Ground, deadline: SystemTime, exists: bool) -> Result<Result<Step<Value>, Error>, Halt> {
+        if ground.interrupt.asked() {
+            return Err(Halt::Interrupted);
+        }
+        let client = match self.connect(ground, deadline).await? {
+            Ok((client, _)) => client,
+            Err(error) => return Ok(Err(error)),
+        };
+        let op = self.op(ground, exists, self.deed == Deed::Delete, self.cursor.clone());
+        let (kind, vault, inputs) = (self.kind.clone(), ground.vault.clone(), self.inputs.clone());
+        let answer = if self.deed == Deed::Delete {
+            let call = async move { kind.delete(&client, op, &vault).await };
+            ground.call(deadline, call).await?.map(|step| match step {
+                Step::Done(made) => {
+                    Step::Done(crate::model::Made { id: made.id, outputs: Value::Null, live: None, due: None })
+                }
+                Step::Next { cursor, why, pause, .. } => Step::Next { cursor, made: None, why, pause },
+            })
+        } else {
+            ground.call(deadline, async move { kind.apply(&client, &inputs, op, &vault).await }).await?
+        };
+        Ok(answer)
+    }
+
+    /// Makes durable where the operation stands.
+    async fn stand(&mut self, ground: &Ground, cursor: Value, made: Option<crate::model::Made<Value>>) -> Result<(), Halt> {
+        let text = cursor.to_string();
+        if ground.vault.scrub(&text) != text {
+            return Err(Halt::from(format!("{} put a secret into its cursor, which is stored in clear", self.kind.name())));
+        }
+        let made = made.map(|made| self.record(ground, made));
+        if let Some(made) = &made {
+            self.id = Some(made.id.clone());
+        }
+        if self.cursor.as_ref() == Some(&cursor) && (made.is_none() || made == self.shown) {
+            return Ok(());
+        }
+        self.cursor = Some(cursor.clone());
+        self.shown = made.clone().or(self.shown.take());
+        let event = Event::Cursor { urn: self.urn.clone(), op: self.op.clone(), cursor, made };
+        ground.ledger.commit(vec![event]).await?;
+        if self.shown.is_some() {
+            (self.created)();
+        }
+        Ok(())
+    }
+
+    fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> MadeRecord {
+        MadeRecord {
+            id: made.id,
+            outputs: made.outputs,
+            live: made.live.map(|live| seal_live(&self.spec.inputs, &live, &ground.vault)),
+            due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
+        }
+    }
+
+    async fn done(&mut self, ground: &Ground, made: crate::model::Made<Value>) -> Result<(), Halt> {
+        let made = self.record(ground, made);
+        if let (Some(fresh), Some(recorded)) = (&self.fresh, &self.recorded) {
+            for delta in crate::plan::diff(recorded, &made.outputs) {
+                if !fresh.iter().any(|fresh| fresh.covers(&delta.path)) {
+                    ground.tell(Progress::Warning {
+                        urn: Some(self.urn.clone()),
+                        message: format!(
+                            "its output {} changed, which {} did not announce; what depends on it is brought up to date by the next run. This is a mistake of the provider",
+                            delta.path, self.kind.name()
+                        ),
+                    });
+                }
+            }
+        }
+        if !self.begun {
+            // Nothing had to be called, yet the state says it was begun by nobody: begin and end are one frame.
+            self.begin(ground).await?;
+        }
+        let event = Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false };
+        ground.ledger.commit(vec![event]).await?;
+        Ok(())
+    }
+
+    /// Takes over what is there. What differs from the declaration shows in the next plan.
+    async fn adopt(&mut self, ground: &Ground, made: crate::model::Made<Value>, owner: &Owner) -> Result<(), Halt> {
+        let made = self.record(ground, made);
+        // It keeps the mark that it bears: an operation of an earlier state of ours, or of somebody who gave it away.
+        if let Owner::Marked(mark) = owner {
+            self.mark = Mark(mark.clone());
+        }
+        let unmarked = *owner == Owner::Unmarked;
+        if let Some(live) = &made.live {
+            self.spec.inputs = crate::model::overlay(&self.spec.inputs, live, &ground.vault);
+            self.spec.digest = crate::plan::digest_of(&self.spec);
+        }
+        self.id = Some(made.id.clone());
+        self.begin(ground).await?;
+        let event = Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked };
+        ground.ledger.commit(vec![event]).await?;
+        Ok(())
+    }
+
+    /// A delete is complete.
+    async fn gone(&mut self, ground: &Ground) -> Result<(), Halt> {
+        let event = if self.begun && self.current {
+            Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Deleted, unmarked: false }
+        } else {
+            self.forgotten(ground)
+        };
+        ground.ledger.commit(vec![event]).await?;
+        Ok(())
+    }
+
+    fn forgotten(&self, ground: &Ground) -> Event {
+        let named = ground.ledger.with(|store| {
+            store.state().records.get(&self.urn).is_some_and(|record| record.mark == self.mark)
+        });
+        if named {
+            Event::Forgot { urns: vec![self.urn.clone()], marks: Vec::new() }
+        } else {
+            Event::Forgot { urns: Vec::new(), marks: vec![self.mark.clone()] }
+        }
+    }
+
+    async fn vanished(&mut self, ground: &Ground) -> Result<(), Halt> {
+        ground.ledger.commit(vec![Event::Vanished { urn: self.urn.clone() }]).await?;
+        self.begun = false;
+        Err(Halt::Failed {
+            error: "it is gone, and nothing of ours deleted it; nothing was changed".into(),
+            hint: Some("the next `up` makes it anew".into()),
+        })
+    }
+
+    async fn foreign(&mut self, ground: &Ground, touched: bool, why: String) -> Result<(), Halt> {
+        let what = self.id.as_ref().map_or_else(|| self.kind.name().to_owned(), |id| format!("{} {id}", self.kind.name()));
+        let error = if self.deed.makes() {
+            format!("{what} exists already and is not ours: {why}; it was not touched")
+        } else {
+            format!("{what} is not ours any more: {why}; it was not touched")
+        };
+        let hint = "take it over with `import`, give ours another name, or remove the other one by hand";
+        self.refuse(ground, touched, error, Some(hint)).await
+    }
+
+    /// Fails. An operation of which no call can have had an effect ends; any other stays open for the next run.
+    async fn refuse(&mut self, ground: &Ground, touched: bool, error: String, hint: Option<&str>) -> Result<(), Halt> {
+        if self.begun && self.current && !touched && self.cursor.is_none() {
+            let ended = Ended::Failed(ground.vault.scrub(&error));
+            let event = Event::End { urn: self.urn.clone(), op: self.op.clone(), ended, unmarked: false };
+            ground.ledger.commit(vec![event]).await?;
+            self.begun = false;
+        }
+        Err(Halt::Failed { error, hint: hint.map(str::to_owned) })
+    }
+
+    async fn wait(&self, ground: &Ground, deadline: SystemTime, why: &str, pause: Duration) -> Result<(), Halt> {
+        let why = ground.vault.scrub(why);
+        ground.tell(Progress::Waiting { urn: self.urn.clone(), why: why.clone() });
+        if ground.clock.now() + pause > deadline {
+            return Err(Halt::Failed {
+                error: format!("it took longer than {} s: {why}", self.timeout.as_secs()),
+                hint: Some("the next `up` goes on from here; `.timeout(…)` gives it longer".into()),
+            });
+        }
+        self.pause(ground, pause).await
+    }
+
+    async fn retry(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff, error: &Error) -> Result<(), Halt> {
+        let pause = backoff.next();
+        if ground.clock.now() + pause > deadline {
+            if self.may_leave && error.class == Class::Unreachable {
+                ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
+                ground.tell(Progress::Warning {
+                    urn: Some(self.urn.clone()),
+                    message: format!("it was left behind: {}", error.message),
+                });
+                self.begun = false;
+                return Err(Halt::Failed {
+                    error: format!("it was left behind: {}", error.message),
+                    hint: Some("delete it by hand, then `state forget` it".into()),
+                });
+            }
+            let waited = self.timeout.as_secs();
+            return Err(Halt::Failed {
+                error: format!("{} (tried for {waited} s)", error.message),
+                hint: hint(error.class).map(str::to_owned),
+            });
+        }
+        ground.tell(Progress::Retrying { urn: self.urn.clone(), error: error.message.clone() });
+        self.pause(ground, pause).await
+    }
+
+    async fn pause(&self, ground: &Ground, pause: Duration) -> Result<(), Halt> {
+        tokio::select! {
+            () = ground.clock.sleep(pause) => Ok(()),
+            () = ground.interrupt.any() => Err(Halt::Interrupted),
+        }
+    }
+}
+
+/// What a look means for the operation.
+enum Looked {
+    Absent,
+    Ours(Step<Value>, Owner),
+    Leaving(String),
+    Foreign(String),
+}
+
+impl From<Verdict> for Looked {
+    fn from(verdict: Verdict) -> Looked {
+        match verdict {
+            Verdict::Absent => Looked::Absent,
+            Verdict::Ours(step, owner) => Looked::Ours(step, owner),
+            Verdict::Leaving(why) => Looked::Leaving(why),
+            Verdict::Foreign(why) => Looked::Foreign(why),
+        }
+    }
+}
+
+/// Pauses that grow.
+#[derive(Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(self.tries));
+        self.tries += 1;
+        pause.min(LONGEST_PAUSE)
+    }
+}
+
+fn hint(class: Class) -> Option<&'static str> {
+    match class {
+        Class::Again => Some("the next `up` goes on from here"),
+        Class::Unreachable => Some("check that it is switched on and reachable; nothing is taken to be gone because of this"),
+        Class::Unauthorised => Some("check the credentials of its provider"),
+        Class::Conflict => Some("somebody else changed it at the same time; plan again"),
+        Class::Invalid => None,
+        Class::Gone => Some("plan again"),
+    }
+}

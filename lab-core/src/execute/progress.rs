@@ -1,0 +1,101 @@
+//! What a run tells whoever watches it: one versioned stream of events behind text and JSON.
+
+use crate::model::{Place, Urn};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// The version of the event stream. Raised when an event changes its meaning or loses a field.
+pub const STREAM: u32 = 1;
+
+/// One event of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// A run begins.
+    Began {
+        /// The version of the stream.
+        version: u32,
+        /// The stack.
+        stack: String,
+        /// How many steps there are.
+        steps: usize,
+    },
+    /// A step begins.
+    Started {
+        /// On what.
+        urn: Urn,
+        /// What is done: `create`.
+        action: &'static str,
+    },
+    /// A step waits, for this reason.
+    Waiting {
+        /// On what.
+        urn: Urn,
+        /// For what.
+        why: String,
+    },
+    /// A call failed in a way that may pass.
+    Retrying {
+        /// On what.
+        urn: Urn,
+        /// What came back.
+        error: String,
+    },
+    /// A step is complete.
+    Finished {
+        /// On what.
+        urn: Urn,
+        /// What was done.
+        action: &'static str,
+        /// True when nothing had to be done after all.
+        same: bool,
+    },
+    /// A step failed.
+    Failed {
+        /// On what.
+        urn: Urn,
+        /// What was attempted.
+        action: &'static str,
+        /// What came back.
+        error: String,
+        /// What to try.
+        hint: Option<String>,
+        /// Where it was declared.
+        place: Option<Place>,
+        /// True when what was begun will be finished by the next run.
+        open: bool,
+    },
+    /// A step was not started.
+    NotStarted {
+        /// On what.
+        urn: Urn,
+        /// What would have been done.
+        action: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// Something a person should know.
+    Warning {
+        /// About what.
+        urn: Option<Urn>,
+        /// What.
+        message: String,
+    },
+    /// The run is over.
+    Ended {
+        /// How many steps were completed.
+        done: usize,
+        /// How many failed.
+        failed: usize,
+        /// How many were not started.
+        not_started: usize,
+    },
+}
+
+/// Where progress goes.
+pub type Sink = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// Returns a sink that hears nothing.
+pub fn silent() -> Sink {
+    Arc::new(|_| {})
+}

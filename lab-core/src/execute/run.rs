@@ -1,0 +1,730 @@
+//! Walks a plan: what is ready runs, what failed holds up only what needs it.
+
+use super::connect::Connections;
+use super::faults::Faults;
+use super::ledger::Ledger;
+use super::operate::{Ending, Ground, Operation, Stopped};
+use super::progress::{Progress, STREAM, Sink, silent};
+use super::seal::Ids;
+use crate::model::{
+    Begun, Deed, Declared, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Urn, Why,
+};
+use crate::plan::{self, Action, Expected, Outcome, Plan, Resolved, Verb, known, realm, verb};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+/// How a plan is carried out.
+#[derive(Clone)]
+pub struct Options {
+    /// How many steps run at the same time.
+    pub parallel: usize,
+    /// Where progress goes.
+    pub sink: Sink,
+    /// How a person stops it.
+    pub interrupt: Interrupt,
+    /// Faults, for tests.
+    pub faults: Arc<Faults>,
+    /// Where the ids of operations come from.
+    pub ids: Arc<Ids>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            parallel: 16,
+            sink: silent(),
+            interrupt: Interrupt::default(),
+            faults: Arc::new(Faults::none()),
+            ids: Arc::new(Ids::random()),
+        }
+    }
+}
+
+/// How a person stops a run: once, and nothing new starts; twice, and what is in flight is abandoned.
+#[derive(Clone, Default)]
+pub struct Interrupt(Arc<(AtomicU8, Notify)>);
+
+impl Interrupt {
+    /// Asks once more.
+    pub fn ask(&self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+        self.0.1.notify_waiters();
+    }
+
+    /// Returns true once it was asked.
+    pub fn asked(&self) -> bool {
+        self.0.0.load(Ordering::SeqCst) > 0
+    }
+
+    async fn reached(&self, count: u8) {
+        loop {
+            let notified = self.0.1.notified();
+            if self.0.0.load(Ordering::SeqCst) >= count {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Waits until it is asked.
+    pub(super) async fn any(&self) {
+        self.reached(1).await;
+    }
+
+    /// Waits until it is asked twice.
+    pub(super) async fn abandoned(&self) {
+        self.reached(2).await;
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Steps that were completed.
+    pub done: Vec<Urn>,
+    /// Steps that failed.
+    pub failed: Vec<Failure>,
+    /// Steps that were not started, and why not.
+    pub not_started: Vec<(Urn, String)>,
+    /// True when a person interrupted it.
+    pub interrupted: bool,
+    /// True when a test's fault ended the process.
+    pub stopped: bool,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// On what.
+    pub urn: Urn,
+    /// What was attempted.
+    pub action: &'static str,
+    /// What came back.
+    pub error: String,
+    /// What to try.
+    pub hint: Option<String>,
+    /// Where it was declared.
+    pub place: Option<crate::model::Place>,
+    /// True when the next run will finish what was begun.
+    pub open: bool,
+}
+
+impl Report {
+    /// Returns true when everything that was planned is done.
+    pub fn complete(&self) -> bool {
+        self.failed.is_empty() && self.not_started.is_empty() && !self.interrupted && !self.stopped
+    }
+}
+
+/// Carries out a plan. The plan has no problems, and was made from this declaration and this state.
+pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link: Link, options: Options) -> Report {
+    let mut report = Report::default();
+    debug_assert!(plan.problems.is_empty(), "a plan with problems is not executed");
+    let told = options.sink.clone();
+    told(&Progress::Began { version: STREAM, stack: plan.stack.clone(), steps: plan.steps.len() });
+    if let Err(error) = ledger.commit(opening(plan, &ledger, &link)).await {
+        report.failed.push(whole_run(plan, &error));
+        return report;
+    }
+    let ground = Arc::new(Ground {
+        connections: Connections::new(declared.clone(), ledger.clone(), link.clone()),
+        vault: declared.vault.clone(),
+        clock: link.clock.clone(),
+        sink: options.sink.clone(),
+        interrupt: options.interrupt.clone(),
+        faults: options.faults.clone(),
+        ledger: ledger.clone(),
+    });
+    let walk = Walk { plan, declared: declared.clone(), ledger: ledger.clone(), ground, options };
+    walk.walk(&mut report).await;
+    if report.complete() && !plan.partial {
+        let outputs = match plan.verb {
+            Verb::Up => known(&declared.outputs, &declared, &ledger.values()),
+            Verb::Destroy => Ok(Value::Null),
+        };
+        let returned = match outputs {
+            Ok(outputs) if ledger.with(|store| store.state().outputs != outputs) => {
+                ledger.commit(vec![Event::Returned { outputs }]).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the outputs of the stack cannot be computed: {error}")),
+        };
+        if let Err(error) = returned {
+            report.failed.push(whole_run(plan, &declared.vault.scrub(&error)));
+        }
+    }
+    told(&Progress::Ended { done: report.done.len(), failed: report.failed.len(), not_started: report.not_started.len() });
+    report
+}
+
+fn whole_run(plan: &Plan, error: &str) -> Failure {
+    Failure {
+        urn: Urn::new(&plan.stack, "", &[], "lab:stack", &plan.stack),
+        action: "record",
+        error: error.to_owned(),
+        hint: None,
+        place: None,
+        open: false,
+    }
+}
+
+/// What is recorded before the first step: that there is a run, what moves, what is declared differently without a
+/// call. Nothing, when there is nothing.
+fn opening(plan: &Plan, ledger: &Ledger, link: &Link) -> Vec<Event> {
+    let mut events = Vec::new();
+    if !plan.moves.is_empty() {
+        events.push(Event::Moved { moves: plan.moves.clone() });
+    }
+    for (urn, spec) in &plan.notes {
+        events.push(Event::Noted { urn: urn.clone(), spec: Box::new(spec.clone()) });
+    }
+    if !events.is_empty() || !plan.steps.is_empty() {
+        let at = link.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        events.insert(0, Event::Ran(Run { verb: plan.verb.to_string(), at }));
+    }
+    let _ = ledger;
+    events
+}
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    declared: Arc<Declared>,
+    ledger: Ledger,
+    ground: Arc<Ground>,
+    options: Options,
+}
+
+/// What a running step tells the walk.
+enum News {
+    Created(usize),
+}
+
+/// What a step needs before it can run.
+enum Work {
+    /// An operation of a provider, and the one that follows in the same step: the second half of a replacement.
+    Operate(Box<Operation>, Option<Box<Operation>>),
+    /// A question.
+    Ask(Box<Question>),
+    /// Only a record.
+    Record(Vec<Event>),
+    /// Nothing after all.
+    Nothing,
+}
+
+struct Question {
+    urn: Urn,
+    provider: String,
+    realm: String,
+    query: Arc<dyn crate::model::ErasedQuery>,
+    inputs: Value,
+    timeout: Duration,
+    record: bool,
+}
+
+impl Walk<'_> {
+    async fn walk(&self, report: &mut Report) {
+        let steps = &self.plan.steps;
+        let mut needed: Vec<BTreeSet<(usize, bool)>> =
+            steps.iter().map(|step| step.after.iter().map(|after| (after.step, after.created)).collect()).collect();
+        let mut waiters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (n, step) in steps.iter().enumerate() {
+            step.after.iter().for_each(|after| waiters.entry(after.step).or_default().push(n));
+        }
+        let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|n| needed[*n].is_empty()).collect();
+        let mut blocked: BTreeMap<usize, String> = BTreeMap::new();
+        let mut started: BTreeSet<usize> = BTreeSet::new();
+        let mut running: JoinSet<(usize, Ending, bool)> = JoinSet::new();
+        let mut held: BTreeMap<usize, Vec<Lock>> = BTreeMap::new();
+        let (news, mut heard) = mpsc::unbounded_channel();
+        loop {
+            let mut parked = BTreeSet::new();
+            while running.len() < self.options.parallel.max(1) && !self.options.interrupt.asked() && !report.stopped {
+                let Some(n) = ready.pop_first() else { break };
+                let work = match self.work(n) {
+                    Ok(work) => work,
+                    Err(error) => {
+                        started.insert(n);
+                        self.failed(n, error, None, false, report);
+                        self.block(n, &waiters, &mut blocked);
+                        continue;
+                    }
+                };
+                let locks = self.locks(&work);
+                if !fits(&locks, &held) {
+                    parked.insert(n);
+                    continue;
+                }
+                started.insert(n);
+                held.insert(n, locks);
+                self.tell(Progress::Started { urn: steps[n].urn.clone(), action: verb(&steps[n].action) });
+                let ground = self.ground.clone();
+                let (ledger, news) = (self.ledger.clone(), news.clone());
+                let created: Arc<dyn Fn() + Send + Sync> = Arc::new(move || news.send(News::Created(n)).unwrap_or_default());
+                running.spawn(async move {
+                    let (ending, same) = carry_out(work, &ground, &ledger, created).await;
+                    (n, ending, same)
+                });
+            }
+            ready.extend(parked);
+            if running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(News::Created(n)) = heard.recv() => {
+                    release(n, true, &waiters, &mut needed, &mut ready, &started, &blocked);
+                }
+                Some(ended) = running.join_next() => {
+                    let Ok((n, ending, same)) = ended else { continue };
+                    held.remove(&n);
+                    match ending {
+                        Ending::Done => {
+                            let action = verb(&steps[n].action);
+                            self.tell(Progress::Finished { urn: steps[n].urn.clone(), action, same });
+                            report.done.push(steps[n].urn.clone());
+                            release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
+                        }
+                        Ending::Failed { error, hint, open } => {
+                            self.failed(n, error, hint, open, report);
+                            self.block(n, &waiters, &mut blocked);
+                            ready.retain(|n| !blocked.contains_key(n));
+                        }
+                        Ending::Interrupted => {
+                            report.interrupted = true;
+                            self.failed(n, "it was interrupted".into(), Some("the next `up` goes on from here".into()), true, report);
+                        }
+                        Ending::Stopped => {
+                            report.stopped = true;
+                            running.abort_all();
+                        }
+                    }
+                }
+            }
+        }
+        report.interrupted |= self.options.interrupt.asked();
+        for (n, step) in steps.iter().enumerate().filter(|(n, _)| !started.contains(n)) {
+            let why = match blocked.get(&n) {
+                Some(why) => why.clone(),
+                None if report.interrupted => "the run was interrupted".into(),
+                None => "the run ended before".into(),
+            };
+            self.tell(Progress::NotStarted { urn: step.urn.clone(), action: verb(&step.action), why: why.clone() });
+            report.not_started.push((step.urn.clone(), why));
+        }
+    }
+
+    fn tell(&self, progress: Progress) {
+        (self.options.sink)(&progress);
+    }
+
+    fn failed(&self, n: usize, error: String, hint: Option<String>, open: bool, report: &mut Report) {
+        let step = &self.plan.steps[n];
+        let error = self.declared.vault.scrub(&error);
+        let action = verb(&step.action);
+        let (urn, place) = (step.urn.clone(), step.place.clone());
+        self.tell(Progress::Failed {
+            urn: urn.clone(),
+            action,
+            error: error.clone(),
+            hint: hint.clone(),
+            place: place.clone(),
+            open,
+        });
+        report.failed.push(Failure { urn, action, error, hint, place, open });
+    }
+
+    /// Marks everything that waits for `n` as not to be started.
+    fn block(&self, n: usize, waiters: &BTreeMap<usize, Vec<usize>>, blocked: &mut BTreeMap<usize, String>) {
+        let mut todo = vec![n];
+        let why = format!("it needs {}, which failed", self.plan.steps[n].urn.short());
+        while let Some(n) = todo.pop() {
+            for waiter in waiters.get(&n).into_iter().flatten() {
+                if !blocked.contains_key(waiter) {
+                    blocked.insert(*waiter, why.clone());
+                    todo.push(*waiter);
+                }
+            }
+        }
+    }
+
+    fn locks(&self, work: &Work) -> Vec<Lock> {
+        match work {
+            Work::Operate(operation, _) => {
+                operation.kind.locks(&operation.spec.inputs, &self.declared.vault).unwrap_or_default()
+            }
+            Work::Ask(_) | Work::Record(_) | Work::Nothing => Vec::new(),
+        }
+    }
+
+    /// Returns what a step comes to, now that everything it waited for is there.
+    fn work(&self, n: usize) -> Result<Work, String> {
+        let step = &self.plan.steps[n];
+        let record = self.ledger.with(|store| store.state().records.get(&step.urn).cloned());
+        match &step.action {
+            Action::Create | Action::Supersede | Action::Import { .. } => {
+                let resolved = self.resolve(n, record.as_ref())?;
+                let (deed, id) = match &step.action {
+                    Action::Import { id } => (Deed::Import, Some(id.clone())),
+                    Action::Supersede => (Deed::Supersede, None),
+                    _ => (Deed::Create, None),
+                };
+                Ok(Work::Operate(Box::new(self.making(n, deed, id, resolved)?), None))
+            }
+            Action::Continue { op, making: true } => {
+                let record = record.ok_or("what was begun is not in the state")?;
+                let open = record.open.as_deref().ok_or("what was begun has ended")?.clone();
+                let resolved = self.resolve(n, Some(&record))?;
+                let mut operation = self.making(n, open.begun.deed, record.id.clone().or(open.begun.id.clone()), resolved)?;
+                resume(&mut operation, op, &record, &open.begun, open.cursor.clone());
+                Ok(Work::Operate(Box::new(operation), None))
+            }
+            Action::Update | Action::Renew | Action::Continue { .. } => {
+                let record = record.ok_or("what is to be changed is not in the state")?;
+                let resolved = self.resolve(n, Some(&record))?;
+                match resolved.outcome {
+                    Outcome::Same => {
+                        let note = Event::Noted { urn: step.urn.clone(), spec: Box::new(resolved.spec.clone()) };
+                        let events = if resolved.spec == record.spec { Vec::new() } else { vec![note] };
+                        Ok(if events.is_empty() { Work::Nothing } else { Work::Record(events) })
+                    }
+                    Outcome::AsPlanned => {
+                        let mut operation = self.changing(n, &record, resolved)?;
+                        if let (Action::Continue { op, .. }, Some(open)) = (&step.action, record.open.as_deref()) {
+                            resume(&mut operation, op, &record, &open.begun, open.cursor.clone());
+                        }
+                        Ok(Work::Operate(Box::new(operation), None))
+                    }
+                    Outcome::Replace(order) => self.replacing(n, &record, resolved, order),
+                }
+            }
+            Action::Delete { why, may_leave, condemned, .. } => {
+                let record = if *condemned { self.condemned(n)? } else { record.ok_or("what is to be deleted is not in the state")? };
+                let mut operation = self.deleting(&step.urn, &record, *why)?;
+                operation.may_leave = *may_leave;
+                operation.consent = step.destroys.clone();
+                operation.timeout = Duration::from_secs(step.timeout);
+                Ok(Work::Operate(Box::new(operation), None))
+            }
+            Action::Forget { condemned: true, .. } => {
+                let mark = step.mark.clone().ok_or("the plan does not say which")?;
+                Ok(Work::Record(vec![Event::Forgot { urns: Vec::new(), marks: vec![mark] }]))
+            }
+            Action::Forget { condemned: false, .. } => {
+                let known = self.ledger.with(|store| {
+                    store.state().records.contains_key(&step.urn) || store.state().answers.contains_key(&step.urn)
+                });
+                let events = vec![Event::Forgot { urns: vec![step.urn.clone()], marks: Vec::new() }];
+                Ok(if known { Work::Record(events) } else { Work::Nothing })
+            }
+            Action::LeaveBehind => Ok(Work::Record(vec![Event::LeftBehind { urn: step.urn.clone() }])),
+            Action::Read => {
+                let node = self.declared.nodes.iter().find(|node| node.urn == step.urn).ok_or("it is not declared")?;
+                let NodeKind::Read(query) = &node.kind else { return Err("it is a resource, not a read".into()) };
+                self.question(n, &node.provider, query, &node.inputs, true)
+            }
+            Action::Gate { group, gate } => {
+                let group = self.declared.groups.get(group).ok_or("its rolling group is not declared")?;
+                let gate = group.gates.get(*gate).ok_or("its rolling group has no such gate")?;
+                self.question(n, &gate.provider, &gate.query, &gate.inputs, false)
+            }
+        }
+    }
+
+    fn question(
+        &self,
+        n: usize,
+        provider: &str,
+        query: &Arc<dyn crate::model::ErasedQuery>,
+        inputs: &Value,
+        record: bool,
+    ) -> Result<Work, String> {
+        let values = self.ledger.values();
+        let step = &self.plan.steps[n];
+        Ok(Work::Ask(Box::new(Question {
+            urn: step.urn.clone(),
+            provider: provider.to_owned(),
+            realm: realm(provider, &self.declared, &values)?,
+            query: query.clone(),
+            inputs: known(inputs, &self.declared, &values)?,
+            timeout: Duration::from_secs(step.timeout),
+            record,
+        })))
+    }
+
+    fn resolve(&self, n: usize, record: Option<&Record>) -> Result<Resolved, String> {
+        plan::resolve(&self.plan.steps[n], &self.declared, record, &self.ledger.values())
+    }
+
+    fn condemned(&self, n: usize) -> Result<Record, String> {
+        let step = &self.plan.steps[n];
+        let mark = step.mark.as_ref().ok_or("the plan does not say which")?;
+        let found = self.ledger.with(|store| {
+            let state = store.state();
+            state.condemned.get(mark).map(|condemned| condemned.record.clone()).or_else(|| {
+                state.records.get(&step.urn).filter(|record| record.mark == *mark).cloned()
+            })
+        });
+        found.ok_or_else(|| "what is to be deleted is not in the state".into())
+    }
+
+    fn mark(&self) -> Mark {
+        Mark(self.options.ids.next())
+    }
+
+    fn blank(&self, urn: &Urn, spec: crate::model::Spec, deed: Deed) -> Result<Operation, String> {
+        let kind = self.declared.vocabulary.kind(&spec.kind);
+        let kind = kind.ok_or_else(|| format!("this program does not know the type {}", spec.kind))?.clone();
+        let op = self.mark();
+        let seed = u64::from_str_radix(op.0.get(..16).unwrap_or("0"), 16).unwrap_or_default();
+        Ok(Operation {
+            urn: urn.clone(),
+            kind,
+            deed,
+            mark: op.clone(),
+            op,
+            inputs: spec.inputs.clone(),
+            spec,
+            prior: None,
+            id: None,
+            expected: Expected { mark: None, by_id: false, unmarked: false, adopt: deed == Deed::Import },
+            begun: false,
+            current: false,
+            cursor: None,
+            undone: None,
+            why: Why::Declared,
+            seed,
+            consent: None,
+            timeout: Duration::from_secs(600),
+            may_leave: false,
+            fresh: None,
+            recorded: None,
+            shown: None,
+            created: Arc::new(|| {}),
+        })
+    }
+
+    fn making(&self, n: usize, deed: Deed, id: Option<crate::model::Id>, resolved: Resolved) -> Result<Operation, String> {
+        let step = &self.plan.steps[n];
+        let natural = || {
+            let node = self.declared.vocabulary.kind(&resolved.spec.kind)?;
+            node.id(&resolved.spec.inputs, &self.declared.vault).ok().flatten()
+        };
+        let id = id.or_else(natural);
+        let inputs = resolved.inputs;
+        let blank = self.blank(&step.urn, resolved.spec, deed)?;
+        Ok(Operation {
+            inputs,
+            id,
+            consent: step.destroys.clone(),
+            timeout: Duration::from_secs(step.timeout),
+            ..blank
+        })
+    }
+
+    fn changing(&self, n: usize, record: &Record, resolved: Resolved) -> Result<Operation, String> {
+        let step = &self.plan.steps[n];
+        let blank = self.blank(&step.urn, resolved.spec, Deed::Update)?;
+        let renews = matches!(step.action, Action::Renew);
+        Ok(Operation {
+            mark: record.mark.clone(),
+            inputs: resolved.inputs,
+            prior: Some(record.spec.inputs.clone()),
+            id: record.id.clone(),
+            expected: Expected {
+                mark: Some(record.mark.clone()),
+                by_id: record.id.is_some(),
+                unmarked: record.unmarked,
+                adopt: false,
+            },
+            consent: step.destroys.clone(),
+            timeout: Duration::from_secs(step.timeout),
+            fresh: (!renews && record.status == Status::Ready).then_some(resolved.fresh),
+            recorded: Some(record.outputs.clone()),
+            ..blank
+        })
+    }
+
+    fn deleting(&self, urn: &Urn, record: &Record, why: Why) -> Result<Operation, String> {
+        let open = record.open.as_deref();
+        let resumed = open.filter(|open| open.begun.deed == Deed::Delete);
+        let undone = match resumed {
+            Some(open) => open.before.as_deref(),
+            None => open,
+        };
+        let undone = undone.filter(|open| open.begun.deed.makes());
+        let blank = self.blank(urn, record.spec.clone(), Deed::Delete)?;
+        let mut operation = Operation {
+            mark: record.mark.clone(),
+            prior: Some(record.spec.inputs.clone()),
+            id: record.id.clone().or_else(|| undone.and_then(|open| open.begun.id.clone())),
+            expected: Expected {
+                mark: Some(record.mark.clone()),
+                by_id: record.id.is_some() || undone.is_some_and(|open| open.begun.absent),
+                unmarked: record.unmarked,
+                adopt: false,
+            },
+            why,
+            undone: undone.and_then(|open| open.cursor.clone()),
+            ..blank
+        };
+        if let Some(open) = resumed {
+            operation.op = open.begun.op.clone();
+            operation.seed = open.begun.seed;
+            operation.cursor = open.cursor.clone();
+            operation.begun = true;
+            operation.current = true;
+            if operation.cursor.is_some() {
+                operation.undone = None;
+            }
+        }
+        Ok(operation)
+    }
+
+    /// A change that turned out to be a replacement, as the plan said it might: both halves in this step.
+    fn replacing(&self, n: usize, record: &Record, resolved: Resolved, order: Order) -> Result<Work, String> {
+        let step = &self.plan.steps[n];
+        let keeps = resolved.spec.claims.iter().any(|claim| record.spec.claims.iter().any(|old| old.clashes(claim)));
+        let create_first = order == Order::CreateFirst && !keeps && record.open.is_none();
+        let mut old = self.deleting(&step.urn, record, Why::Replaced)?;
+        old.consent = step.destroys.clone();
+        let deed = if create_first { Deed::Supersede } else { Deed::Create };
+        let new = self.making(n, deed, None, resolved)?;
+        let same_id = new.id.is_some() && new.id == record.id;
+        Ok(if create_first && !same_id {
+            Work::Operate(Box::new(new), Some(Box::new(old)))
+        } else {
+            Work::Operate(Box::new(old), Some(Box::new(Operation { deed: Deed::Create, ..new })))
+        })
+    }
+}
+
+
+/// Makes `operation` the one that is open.
+fn resume(operation: &mut Operation, op: &Mark, record: &Record, begun: &Begun, cursor: Option<Value>) {
+    operation.op = op.clone();
+    operation.mark = record.mark.clone();
+    operation.seed = begun.seed;
+    operation.begun = true;
+    operation.current = begun.spec == operation.spec;
+    operation.cursor = cursor;
+    operation.prior = Some(if begun.deed.makes() { begun.spec.inputs.clone() } else { record.spec.inputs.clone() });
+    operation.expected = Expected {
+        mark: Some(record.mark.clone()),
+        by_id: record.id.is_some() || (begun.deed.makes() && begun.absent),
+        unmarked: record.unmarked,
+        adopt: begun.deed == Deed::Import,
+    };
+}
+
+async fn carry_out(
+    work: Work,
+    ground: &Ground,
+    ledger: &Ledger,
+    created: Arc<dyn Fn() + Send + Sync>,
+) -> (Ending, bool) {
+    let failed = |error: String| Ending::Failed { error, hint: None, open: false };
+    match work {
+        Work::Nothing => (Ending::Done, true),
+        Work::Record(events) => match ledger.commit(events).await {
+            Ok(()) => (Ending::Done, false),
+            Err(error) => (failed(error), false),
+        },
+        Work::Operate(mut first, then) => {
+            first.created = created;
+            match (first.run(ground).await, then) {
+                (Ending::Done, Some(second)) => (second.run(ground).await, false),
+                (ending, _) => (ending, false),
+            }
+        }
+        Work::Ask(question) => (question.ask(ground).await, false),
+    }
+}
+
+impl Question {
+    /// Asks until there is an answer, or the deadline has passed.
+    async fn ask(self, ground: &Ground) -> Ending {
+        let deadline = ground.clock.now() + self.timeout;
+        let mut said;
+        loop {
+            if ground.interrupt.asked() {
+                return Ending::Interrupted;
+            }
+            let answer = match ground.connections.to(&self.provider, &self.realm).await {
+                Ok(connected) => {
+                    let (query, inputs, vault) = (self.query.clone(), self.inputs.clone(), ground.vault.clone());
+                    let client = connected.client;
+                    match ground.call(deadline, async move { query.read(&client, &inputs, &vault).await }).await {
+                        Ok(answer) => answer,
+                        Err(Stopped) => return Ending::Stopped,
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            let pause = match answer {
+                Ok(crate::model::Step::Done(made)) => {
+                    let answered = Event::Answered { urn: self.urn.clone(), answer: made.outputs };
+                    let known = ground.ledger.with(|store| match &answered {
+                        Event::Answered { urn, answer } => store.state().answers.get(urn) == Some(answer),
+                        _ => false,
+                    });
+                    if self.record && !known && let Err(error) = ground.ledger.commit(vec![answered]).await {
+                        return Ending::Failed { error, hint: None, open: false };
+                    }
+                    return Ending::Done;
+                }
+                Ok(crate::model::Step::Next { why, pause, .. }) => {
+                    said = ground.vault.scrub(&why);
+                    pause
+                }
+                Err(error) if matches!(error.class, crate::model::Class::Invalid | crate::model::Class::Unauthorised) => {
+                    return Ending::Failed { error: ground.vault.scrub(&error.message), hint: None, open: false };
+                }
+                Err(error) => {
+                    said = ground.vault.scrub(&error.message);
+                    Duration::from_secs(2)
+                }
+            };
+            (ground.sink)(&Progress::Waiting { urn: self.urn.clone(), why: said.clone() });
+            if ground.clock.now() + pause > deadline {
+                let error = format!("it did not hold within {} s: {said}", self.timeout.as_secs());
+                return Ending::Failed { error, hint: None, open: false };
+            }
+            tokio::select! {
+                () = ground.clock.sleep(pause) => {}
+                () = ground.interrupt.any() => return Ending::Interrupted,
+            }
+        }
+    }
+}
+
+fn release(
+    n: usize,
+    created: bool,
+    waiters: &BTreeMap<usize, Vec<usize>>,
+    needed: &mut [BTreeSet<(usize, bool)>],
+    ready: &mut BTreeSet<usize>,
+    started: &BTreeSet<usize>,
+    blocked: &BTreeMap<usize, String>,
+) {
+    for waiter in waiters.get(&n).into_iter().flatten().copied() {
+        needed[waiter].remove(&(n, true));
+        if !created {
+            needed[waiter].remove(&(n, false));
+        }
+        if needed[waiter].is_empty() && !started.contains(&waiter) && !blocked.contains_key(&waiter) {
+            ready.insert(waiter);
+        }
+    }
+}
+
+fn fits(locks: &[Lock], held: &BTreeMap<usize, Vec<Lock>>) -> bool {
+    locks.iter().all(|lock| {
+        let taken: u32 = held.values().flatten().filter(|held| held.name == lock.name).map(|held| held.weight).sum();
+        taken == 0 || taken + lock.weight <= lock.capacity
+    })
+}

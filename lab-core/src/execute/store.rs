@@ -1,0 +1,272 @@
+//! Where a state lives: a journal, the keys that seal its secrets, and the state that the journal adds up to.
+
+use super::disk::Disk;
+use super::journal::{Cut, Journal, JournalError};
+use super::seal::{KeyFile, Keys, SealError};
+use crate::model::{Event, Illegal, State, Vault, secret_fingerprints};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Frames after which a snapshot is written when the store is closed.
+const COMPACT_AFTER: u64 = 64;
+
+/// The state of one stack, open for writing.
+pub struct Store {
+    journal: Journal,
+    state: State,
+    vault: Vault,
+    keys: KeySource,
+    stack: String,
+    broken: bool,
+}
+
+/// A state that was only looked at.
+pub struct Look {
+    /// The state; empty when the stack was never applied.
+    pub state: State,
+    /// Its secrets.
+    pub vault: Vault,
+    /// What was found torn at the end and passed over.
+    pub cut: Option<Cut>,
+}
+
+/// Where the keys come from that seal secrets.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// These.
+    Given(Keys),
+    /// A file of the user's; created when the first secret has to be sealed.
+    File {
+        /// Where.
+        file: KeyFile,
+        /// The lab directory, in which no key may lie.
+        lab: PathBuf,
+    },
+}
+
+/// Why a state cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The journal is unreadable, damaged, or cannot be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The key is missing or the wrong one.
+    #[error("open the secrets of stack {stack}: {source}")]
+    Keys {
+        /// The stack.
+        stack: String,
+        /// Why.
+        source: SealError,
+    },
+    /// A record cannot follow those before it: the file was changed by something else.
+    #[error("replay the journal of stack {stack}: record {record} of frame {frame} cannot follow: {source}")]
+    Replay {
+        /// The stack.
+        stack: String,
+        /// The frame, from 1.
+        frame: usize,
+        /// The record in it, from 1.
+        record: usize,
+        /// Why.
+        source: Illegal,
+    },
+    /// A record is not one that this version knows.
+    #[error("replay the journal of stack {stack}: {what} is not understood: {why}")]
+    Unknown {
+        /// The stack.
+        stack: String,
+        /// Which record.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The engine was about to record what cannot be.
+    #[error("record what happened: {0}")]
+    Illegal(#[from] Illegal),
+}
+
+impl StoreError {
+    /// Returns what to try.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            StoreError::Journal(error) => error.hint(),
+            StoreError::Keys { source, .. } => source.hint(),
+            StoreError::Replay { .. } | StoreError::Unknown { .. } => {
+                "the state was written by another version of lab or changed by hand; restore the last copy of it"
+            }
+            StoreError::Illegal(_) => "this is a mistake of lab itself; nothing was written. Please report it",
+        }
+    }
+}
+
+impl Store {
+    /// Opens the state of a stack for writing. The caller holds the lock of the lab directory.
+    pub fn open(disk: Arc<dyn Disk>, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
+        let (journal, opened) = Journal::open(disk, stack)?;
+        let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
+        let vault = vault(stack, &state, &keys)?;
+        Ok((Store { journal, state, vault, keys, stack: stack.to_owned(), broken: false }, opened.cut))
+    }
+
+    /// Looks at the state of a stack without changing anything.
+    pub fn look(disk: &dyn Disk, stack: &str, keys: &KeySource) -> Result<Look, StoreError> {
+        let opened = Journal::read(disk, stack)?;
+        let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
+        let vault = vault(stack, &state, keys)?;
+        Ok(Look { state, vault, cut: opened.cut })
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Returns the secrets.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Takes over the key of fingerprints that a saved plan was made with, while there is no state yet.
+    pub fn adopt(&mut self, vault: Vault) {
+        if self.state.key.is_none() {
+            self.vault = vault;
+        }
+    }
+
+    /// Records what happened, in one frame that is durable when this returns. Secrets that it refers to for the first
+    /// time are sealed in the same frame.
+    pub fn commit(&mut self, events: &[Event], now: SystemTime) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        if self.broken {
+            // The state in memory is ahead of the file; only reading the file again brings them together.
+            return Err(JournalError::Poisoned { file: self.stack.clone(), earlier: "an earlier record could not be written".into() }.into());
+        }
+        let mut records: Vec<Value> = Vec::new();
+        let mut sealed: Vec<Event> = Vec::new();
+        for event in events {
+            let record = serde_json::to_value(event).map_err(|error| Illegal(error.to_string()))?;
+            for fingerprint in secret_fingerprints(&record) {
+                if self.state.secrets.contains_key(&fingerprint)
+                    || sealed.iter().any(|event| matches!(event, Event::Sealed { fingerprint: f, .. } if *f == fingerprint))
+                {
+                    continue;
+                }
+                let keys = self.keys.for_sealing(now).map_err(|source| self.keys_error(source))?;
+                let value = self.vault.get(&fingerprint).map_err(Illegal)?;
+                let sealed_value = keys.seal(&crate::model::canonical(&value));
+                sealed.push(Event::Sealed { fingerprint, sealed: sealed_value });
+            }
+            records.push(record);
+        }
+        if !sealed.is_empty() && self.state.key.is_none() {
+            let keys = self.keys.for_sealing(now).map_err(|source| self.keys_error(source))?;
+            sealed.insert(0, Event::Keyed { sealed: keys.seal(&self.vault.key()) });
+        }
+        let before: Result<Vec<Value>, _> = sealed.iter().map(serde_json::to_value).collect();
+        let mut all = before.map_err(|error| Illegal(error.to_string()))?;
+        all.extend(records);
+        for event in sealed.iter().chain(events) {
+            if let Err(error) = self.state.apply(event) {
+                self.broken = true;
+                return Err(error.into());
+            }
+        }
+        self.journal.append(&all).inspect_err(|_| self.broken = true)?;
+        Ok(())
+    }
+
+    /// Writes a snapshot when the journal has grown long.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        if !self.broken && self.journal.frames() > COMPACT_AFTER {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot, dropping what nothing refers to any more.
+    pub fn compact(&mut self) -> Result<(), StoreError> {
+        self.state.prune();
+        let snapshot = serde_json::to_value(&self.state).map_err(|error| Illegal(error.to_string()))?;
+        self.journal.compact(&snapshot)?;
+        Ok(())
+    }
+
+    /// Returns how many frames were written since the last snapshot.
+    pub fn frames(&self) -> u64 {
+        self.journal.frames()
+    }
+
+    fn keys_error(&self, source: SealError) -> StoreError {
+        StoreError::Keys { stack: self.stack.clone(), source }
+    }
+}
+
+impl KeySource {
+    /// Returns the keys for opening what was sealed.
+    pub fn for_opening(&self) -> Result<Keys, SealError> {
+        match self {
+            KeySource::Given(keys) => Ok(keys.clone()),
+            KeySource::File { file, .. } => file.load(),
+        }
+    }
+
+    /// Returns the keys for sealing, making them when there are none yet.
+    pub fn for_sealing(&self, now: SystemTime) -> Result<Keys, SealError> {
+        match self {
+            KeySource::Given(keys) => Ok(keys.clone()),
+            KeySource::File { file, lab } => file.load_or_create(lab, now),
+        }
+    }
+}
+
+fn replay(stack: &str, snapshot: Option<&Value>, frames: &[Vec<Value>]) -> Result<State, StoreError> {
+    let unknown = |what: String, error: serde_json::Error| StoreError::Unknown {
+        stack: stack.to_owned(),
+        what,
+        why: error.to_string(),
+    };
+    let mut state = match snapshot {
+        Some(snapshot) => serde_json::from_value(snapshot.clone()).map_err(|error| unknown("the snapshot".into(), error))?,
+        None => State::default(),
+    };
+    for (frame, records) in frames.iter().enumerate() {
+        for (record, value) in records.iter().enumerate() {
+            let what = || format!("record {} of frame {}", record + 1, frame + 1);
+            let event: Event = serde_json::from_value(value.clone()).map_err(|error| unknown(what(), error))?;
+            state.apply(&event).map_err(|source| StoreError::Replay {
+                stack: stack.to_owned(),
+                frame: frame + 1,
+                record: record + 1,
+                source,
+            })?;
+        }
+    }
+    Ok(state)
+}
+
+/// Returns the secrets of a state. Each is opened when it is asked for; the key of the fingerprints at once.
+fn vault(stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreError> {
+    let Some(sealed) = &state.key else { return Ok(Vault::new(random_key())) };
+    let fail = |source| StoreError::Keys { stack: stack.to_owned(), source };
+    let keys = keys.for_opening().map_err(fail)?;
+    let key = keys.open(sealed).map_err(fail)?;
+    let key = key.try_into().map_err(|_| fail(SealError::Damaged { what: "the fingerprint key has another length".into() }))?;
+    let vault = Vault::new(key);
+    let secrets: BTreeMap<String, String> = state.secrets.clone();
+    vault.unseal_with(secrets, move |sealed| {
+        let plain = keys.open(sealed).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&plain).map_err(|_| "a sealed secret is not what was sealed".into())
+    });
+    Ok(vault)
+}
+
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    rand::RngCore::fill_bytes(&mut rand::rngs::OsRng, &mut key);
+    key
+}
