@@ -13,6 +13,7 @@ pub mod kube;
 mod proxy;
 mod rack;
 mod running;
+mod simulator;
 mod talos;
 mod tls;
 mod world;

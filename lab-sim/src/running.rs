@@ -51,6 +51,7 @@ impl Running {
                 let member: Member = member_of(node, &world);
                 let id = member.id;
                 let etcd = world.bootstrap(&config, member);
+                etcd.set_running(id, node.spec.on);
                 node.change(|state| state.disk.etcd = Some((etcd, id)));
             }
         }
@@ -78,6 +79,17 @@ impl Running {
     /// Says what is simulated, line by line, and what is not.
     pub fn summary(&self) -> Vec<String> {
         self.summary.clone()
+    }
+
+    /// Says how a person reaches this lab with other tools, line by line.
+    pub fn reach(&self) -> Vec<String> {
+        let proxy = self.proxy();
+        vec![
+            format!(
+                "HTTPS_PROXY=http://{proxy} talosctl --talosconfig FILE --endpoints ADDRESS --nodes ADDRESS version"
+            ),
+            format!("HTTPS_PROXY=http://{proxy} kubectl --kubeconfig FILE get nodes"),
+        ]
     }
 
     /// Returns the calls that reached the lab so far, in order: connections, machine calls, Kubernetes requests.

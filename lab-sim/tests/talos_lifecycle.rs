@@ -86,3 +86,18 @@ async fn the_controllers_of_a_bootstrapped_cluster_run_on_its_nodes() {
     lab.until(|| async { ours().is_some_and(|objects| objects.contains("kube-root-ca.crt")) }).await;
     assert!(ours().unwrap().contains("BEGIN CERTIFICATE"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rack_is_an_outside_to_rehearse_on() {
+    let rack = homelab::rack();
+    let outside: &dyn lab_core::execute::Simulator = &rack;
+    let simulated = outside.start(7).await.unwrap();
+    assert_eq!((simulated.world)()["machines"][CONTROL_PLANES[0]]["stage"], "maintenance");
+    assert!(simulated.summary[0].contains("holds Windows"), "{:?}", simulated.summary);
+    let machine = lab_talos::client::Machine::insecure(&simulated.link, CONTROL_PLANES[0]).unwrap();
+    machine.disks().await.unwrap();
+    let link = simulated.link.clone();
+    drop(simulated);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(lab_core::execute::dial(&link, CONTROL_PLANES[0], 50000).await.is_err());
+}

@@ -28,6 +28,15 @@ impl Store {
     // Names are accepted at once and served a moment later; a definition that goes takes its objects along.
     fn definitions(&mut self) -> bool {
         let kind = self.kind("apiextensions.k8s.io", "CustomResourceDefinition").expect("a built-in kind").clone();
+        // Definitions are large and rarely change: what was served stays so while they are the same.
+        let version = |definition: &Value| text(definition, "resourceVersion").parse().unwrap_or(0);
+        let state: (usize, u64) =
+            (self.all(&kind.resource()).count(), self.all(&kind.resource()).map(version).max().unwrap_or(0));
+        let any_leaving = self.all(&kind.resource()).any(|one| one["metadata"]["deletionTimestamp"].is_string());
+        if state == self.definitions && !any_leaving {
+            return false;
+        }
+        self.definitions = state;
         let definitions: Vec<Value> = self.all(&kind.resource()).cloned().collect();
         let mut waiting = false;
         let mut served = Vec::new();

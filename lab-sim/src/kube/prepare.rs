@@ -206,11 +206,9 @@ pub(crate) fn for_update(store: &mut Store, kind: &Kind, object: &mut Value, old
     match kind.kind.as_str() {
         "Service" => service(store, object, Some(old))?,
         "Namespace" => object["spec"] = old["spec"].clone(),
-        "Job" if object["spec"]["manualSelector"] != true => {
-            // What the server filled in is not taken away by a client that does not know it.
-            if object["spec"]["selector"].is_null() {
-                object["spec"]["selector"] = old["spec"]["selector"].clone();
-            }
+        // What the server filled in is not taken away by a client that does not know it.
+        "Job" if object["spec"]["manualSelector"] != true && object["spec"]["selector"].is_null() => {
+            object["spec"]["selector"] = old["spec"]["selector"].clone();
         }
         "PersistentVolumeClaim" if object["spec"].get("storageClassName").is_none() => {
             if let Some(class) = old["spec"].get("storageClassName") {

@@ -43,6 +43,8 @@ pub(crate) struct Store {
     pub(crate) now: SystemTime,
     /// Whether something is left for [`Store::tick`](super::lifecycle) to do.
     pub(crate) unsettled: bool,
+    /// How many definitions there were when they were last looked at, and their latest revision.
+    pub(crate) definitions: (usize, u64),
 }
 
 impl Store {
@@ -56,6 +58,7 @@ impl Store {
             random: StdRng::seed_from_u64(seed),
             now,
             unsettled: false,
+            definitions: (0, 0),
         };
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let kind = store.kind("", "Namespace").expect("a built-in kind").clone();

@@ -427,10 +427,8 @@ fn unchanged(kind: &Kind, object: &Value, old: &Value, flaws: &mut Vec<Flaw>) {
                 flaws.push(Flaw::invalid("spec.clusterIPs[0]", &new["clusterIPs"], "may not change once set"));
             }
         }
-        "RoleBinding" | "ClusterRoleBinding" => {
-            if object["roleRef"] != old["roleRef"] {
-                flaws.push(Flaw::invalid("roleRef", &object["roleRef"], "cannot change roleRef"));
-            }
+        "RoleBinding" | "ClusterRoleBinding" if object["roleRef"] != old["roleRef"] => {
+            flaws.push(Flaw::invalid("roleRef", &object["roleRef"], "cannot change roleRef"));
         }
         "Secret" | "ConfigMap" => {
             if kind.kind == "Secret" {
