@@ -11,5 +11,6 @@
 pub mod execute;
 pub mod model;
 pub mod plan;
+pub mod testing;
 
 pub use model::*;

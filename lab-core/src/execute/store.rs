@@ -13,9 +13,10 @@ use std::time::SystemTime;
 /// Frames after which a snapshot is written when the store is closed.
 const COMPACT_AFTER: u64 = 64;
 
-/// The state of one stack, open for writing.
+/// The state of one stack, open for writing or for looking.
 pub struct Store {
-    journal: Journal,
+    /// None when it is only looked at.
+    journal: Option<Journal>,
     state: State,
     vault: Vault,
     keys: KeySource,
@@ -108,7 +109,14 @@ impl Store {
         let (journal, opened) = Journal::open(disk, stack)?;
         let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
         let vault = vault(stack, &state, &keys)?;
-        Ok((Store { journal, state, vault, keys, stack: stack.to_owned(), broken: false }, opened.cut))
+        Ok((Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false }, opened.cut))
+    }
+
+    /// Opens the state of a stack for looking: nothing is written, and committing is refused.
+    pub fn reading(disk: &dyn Disk, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
+        let look = Store::look(disk, stack, &keys)?;
+        let Look { state, vault, cut } = look;
+        Ok((Store { journal: None, state, vault, keys, stack: stack.to_owned(), broken: false }, cut))
     }
 
     /// Looks at the state of a stack without changing anything.
@@ -142,6 +150,9 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
+        let Some(journal) = self.journal.as_mut() else {
+            return Err(Illegal("the state was opened for looking only".into()).into());
+        };
         if self.broken {
             // The state in memory is ahead of the file; only reading the file again brings them together.
             return Err(JournalError::Poisoned { file: self.stack.clone(), earlier: "an earlier record could not be written".into() }.into());
@@ -156,7 +167,7 @@ impl Store {
                 {
                     continue;
                 }
-                let keys = self.keys.for_sealing(now).map_err(|source| self.keys_error(source))?;
+                let keys = self.keys.for_sealing(now).map_err(|source| keys_error(&self.stack, source))?;
                 let value = self.vault.get(&fingerprint).map_err(Illegal)?;
                 let sealed_value = keys.seal(&crate::model::canonical(&value));
                 sealed.push(Event::Sealed { fingerprint, sealed: sealed_value });
@@ -164,7 +175,7 @@ impl Store {
             records.push(record);
         }
         if !sealed.is_empty() && self.state.key.is_none() {
-            let keys = self.keys.for_sealing(now).map_err(|source| self.keys_error(source))?;
+            let keys = self.keys.for_sealing(now).map_err(|source| keys_error(&self.stack, source))?;
             sealed.insert(0, Event::Keyed { sealed: keys.seal(&self.vault.key()) });
         }
         let before: Result<Vec<Value>, _> = sealed.iter().map(serde_json::to_value).collect();
@@ -176,13 +187,13 @@ impl Store {
                 return Err(error.into());
             }
         }
-        self.journal.append(&all).inspect_err(|_| self.broken = true)?;
+        journal.append(&all).inspect_err(|_| self.broken = true)?;
         Ok(())
     }
 
     /// Writes a snapshot when the journal has grown long.
     pub fn close(mut self) -> Result<(), StoreError> {
-        if !self.broken && self.journal.frames() > COMPACT_AFTER {
+        if !self.broken && self.frames() > COMPACT_AFTER {
             self.compact()?;
         }
         Ok(())
@@ -192,18 +203,20 @@ impl Store {
     pub fn compact(&mut self) -> Result<(), StoreError> {
         self.state.prune();
         let snapshot = serde_json::to_value(&self.state).map_err(|error| Illegal(error.to_string()))?;
-        self.journal.compact(&snapshot)?;
-        Ok(())
+        match self.journal.as_mut() {
+            Some(journal) => Ok(journal.compact(&snapshot)?),
+            None => Ok(()),
+        }
     }
 
     /// Returns how many frames were written since the last snapshot.
     pub fn frames(&self) -> u64 {
-        self.journal.frames()
+        self.journal.as_ref().map_or(0, Journal::frames)
     }
+}
 
-    fn keys_error(&self, source: SealError) -> StoreError {
-        StoreError::Keys { stack: self.stack.clone(), source }
-    }
+fn keys_error(stack: &str, source: SealError) -> StoreError {
+    StoreError::Keys { stack: stack.to_owned(), source }
 }
 
 impl KeySource {

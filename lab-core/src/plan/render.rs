@@ -90,7 +90,9 @@ pub fn render(plan: &Plan) -> Vec<Line> {
         }
     }
     if !plan.outputs.is_null() && !plan.steps.is_empty() && !plan.partial {
-        if let Value::Object(outputs) = &plan.outputs {
+        if let Value::Object(outputs) = &plan.outputs
+            && !crate::model::value_diff::is_leaf(Some(&plan.outputs))
+        {
             if !outputs.is_empty() {
                 lines.push(Line::new(1, Tone::Strong, "outputs"));
             }

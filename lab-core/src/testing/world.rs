@@ -1,0 +1,167 @@
+//! A world in memory: what exists outside, as far as a test is concerned.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A world in memory. Things lie in places, under a name; everything done to it is logged.
+#[derive(Debug, Default)]
+pub struct World(Mutex<Contents>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    items: BTreeMap<(String, String), Item>,
+    log: Vec<String>,
+    serial: u64,
+    cut_off: Vec<String>,
+}
+
+/// One thing in the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The mark that it bears.
+    pub mark: Option<String>,
+    /// A number that no other thing ever had.
+    pub serial: u64,
+    /// What it is.
+    pub value: Value,
+    /// How many calls its making still takes.
+    pub unfinished: u32,
+    /// How many calls its deletion still takes, once that has begun.
+    pub leaving: Option<u32>,
+}
+
+impl World {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the thing called `name` in `place`.
+    pub fn get(&self, place: &str, name: &str) -> Option<Item> {
+        self.contents().items.get(&(place.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Changes a thing, as somebody else would.
+    pub fn change(&self, place: &str, name: &str, change: impl FnOnce(&mut Item)) {
+        if let Some(item) = self.contents().items.get_mut(&(place.to_owned(), name.to_owned())) {
+            change(item);
+        }
+    }
+
+    /// Puts a thing there, as somebody else would.
+    pub fn plant(&self, place: &str, name: &str, value: Value) {
+        let mut contents = self.contents();
+        contents.serial += 1;
+        let item = Item { mark: None, serial: contents.serial, value, unfinished: 0, leaving: None };
+        contents.items.insert((place.to_owned(), name.to_owned()), item);
+    }
+
+    /// Takes a thing away, as somebody else would.
+    pub fn take_away(&self, place: &str, name: &str) {
+        self.contents().items.remove(&(place.to_owned(), name.to_owned()));
+    }
+
+    /// Makes a place answer to nobody, or answer again.
+    pub fn cut_off(&self, place: &str, cut_off: bool) {
+        let mut contents = self.contents();
+        contents.cut_off.retain(|other| other != place);
+        if cut_off {
+            contents.cut_off.push(place.to_owned());
+        }
+    }
+
+    /// Returns true while a place answers to nobody.
+    pub fn is_cut_off(&self, place: &str) -> bool {
+        self.contents().cut_off.iter().any(|other| other == place)
+    }
+
+    /// Returns every call that changed something, in order: `create rack/a`.
+    pub fn log(&self) -> Vec<String> {
+        self.contents().log.clone()
+    }
+
+    /// Forgets the log.
+    pub fn clear_log(&self) {
+        self.contents().log.clear();
+    }
+
+    /// Returns everything that exists: place, name and value, without marks and numbers, so that two worlds that came
+    /// about in different ways compare equal.
+    pub fn dump(&self) -> Value {
+        let contents = self.contents();
+        let mut places: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+        for ((place, name), item) in &contents.items {
+            let entry = json!({ "value": item.value, "ready": item.unfinished == 0 && item.leaving.is_none() });
+            // The number of a container is in the names of places inside; it differs from run to run.
+            let place = place.split('#').next().unwrap_or(place).to_owned();
+            places.entry(place).or_default().insert(name.clone(), entry);
+        }
+        json!(places)
+    }
+
+    /// Returns how many things exist.
+    pub fn count(&self) -> usize {
+        self.contents().items.len()
+    }
+
+    pub(super) fn create(&self, place: &str, name: &str, mark: &str, value: Value, calls: u32) -> Result<Item, String> {
+        let mut contents = self.contents();
+        let key = (place.to_owned(), name.to_owned());
+        if contents.items.contains_key(&key) {
+            return Err(format!("{place}/{name} exists already"));
+        }
+        contents.serial += 1;
+        let item = Item {
+            mark: (!mark.is_empty()).then(|| mark.to_owned()),
+            serial: contents.serial,
+            value,
+            unfinished: calls,
+            leaving: None,
+        };
+        contents.log.push(format!("create {place}/{name}"));
+        contents.items.insert(key, item.clone());
+        Ok(item)
+    }
+
+    pub(super) fn update(&self, place: &str, name: &str, mark: &str, value: Value) -> Option<Item> {
+        let mut contents = self.contents();
+        contents.log.push(format!("update {place}/{name}"));
+        let item = contents.items.get_mut(&(place.to_owned(), name.to_owned()))?;
+        item.value = value;
+        if !mark.is_empty() {
+            item.mark = Some(mark.to_owned());
+        }
+        Some(item.clone())
+    }
+
+    pub(super) fn progress(&self, place: &str, name: &str) -> Option<Item> {
+        let mut contents = self.contents();
+        let item = contents.items.get_mut(&(place.to_owned(), name.to_owned()))?;
+        item.unfinished = item.unfinished.saturating_sub(1);
+        Some(item.clone())
+    }
+
+    /// Begins or goes on with a deletion; returns how many calls it still takes.
+    pub(super) fn delete(&self, place: &str, name: &str, calls: u32) -> Option<u32> {
+        let mut contents = self.contents();
+        let key = (place.to_owned(), name.to_owned());
+        let item = contents.items.get_mut(&key)?;
+        let left = match item.leaving {
+            None => calls,
+            Some(left) => left.saturating_sub(1),
+        };
+        let first = item.leaving.is_none();
+        item.leaving = Some(left);
+        let serial = item.serial;
+        if first {
+            contents.log.push(format!("delete {place}/{name}"));
+        }
+        if left == 0 {
+            contents.items.remove(&key);
+            // What lay inside goes with it, except what lies elsewhere.
+            let inside = format!("#{serial}");
+            contents.items.retain(|(place, _), _| !place.ends_with(&inside));
+        }
+        Some(left)
+    }
+}
