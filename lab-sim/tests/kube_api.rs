@@ -248,6 +248,18 @@ async fn status_is_written_apart() {
     assert!(managers.iter().any(|entry| entry["subresource"] == "status"), "{managers:?}");
 }
 
+#[tokio::test]
+async fn a_replace_may_leave_out_its_namespace_and_must_not_be_stale() {
+    let cluster = Cluster::new();
+    let first = cluster.post(MAPS, &map("a", json!({"k": "1"}))).await.body;
+    assert_eq!(cluster.put(&format!("{MAPS}/a"), &map("a", json!({"k": "2"}))).await.code, 200);
+    let stale =
+        with(map("a", json!({"k": "3"})), "/metadata/resourceVersion", first["metadata"]["resourceVersion"].clone());
+    let refused = cluster.put(&format!("{MAPS}/a"), &stale).await;
+    assert_eq!((refused.code, &refused.body["reason"]), (409, &json!("Conflict")));
+    assert_eq!(cluster.get(&format!("{MAPS}/a")).await.body["data"], json!({"k": "2"}));
+}
+
 // --- Strictness and validation ---
 
 #[tokio::test]

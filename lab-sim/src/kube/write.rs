@@ -93,6 +93,14 @@ impl Store {
             );
             return Err(Refusal::bad_request(message));
         }
+        match new["metadata"]["namespace"].as_str() {
+            None | Some("") if place.kind.namespaced => new["metadata"]["namespace"] = place.namespace.into(),
+            Some(given) if given != place.namespace => {
+                let message = "the namespace of the provided object does not match the namespace sent on the request";
+                return Err(Refusal::bad_request(message));
+            }
+            _ => {}
+        }
         let given = new["metadata"]["uid"].as_str().unwrap_or_default().to_string();
         let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
         if !given.is_empty() && given != uid {

@@ -16,6 +16,7 @@ mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lab_core::Clock;
@@ -192,7 +193,7 @@ struct Round<'a, C> {
     cluster: C,
     settings: &'a Settings,
     now: SystemTime,
-    seen: BTreeMap<&'static str, Vec<Value>>,
+    seen: BTreeMap<&'static str, Arc<Vec<Value>>>,
     memory: &'a mut Memory,
     wake: Option<Duration>,
     wrote: bool,
@@ -207,7 +208,7 @@ impl<C: Cluster> Round<'_, C> {
                 // The kind is not installed, or the cluster is going.
                 _ => Vec::new(),
             };
-            self.seen.insert(path, items);
+            self.seen.insert(path, Arc::new(items));
         }
         self.namespaces().await;
         self.workloads().await;
@@ -217,7 +218,7 @@ impl<C: Cluster> Round<'_, C> {
         self.certificates().await;
     }
 
-    fn all(&self, path: &str) -> Vec<Value> {
+    fn all(&self, path: &str) -> Arc<Vec<Value>> {
         self.seen.get(path).cloned().unwrap_or_default()
     }
 

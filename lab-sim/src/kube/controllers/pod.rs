@@ -16,12 +16,12 @@ impl<C: Cluster> Round<'_, C> {
     pub(super) async fn pods(&mut self) {
         let pods = self.all(PODS);
         let mut load: BTreeMap<String, usize> = BTreeMap::new();
-        for pod in &pods {
+        for pod in pods.iter() {
             if let Some(node) = pod["spec"]["nodeName"].as_str() {
                 *load.entry(node.into()).or_default() += 1;
             }
         }
-        for pod in &pods {
+        for pod in pods.iter() {
             let placed = pod["spec"]["nodeName"].is_string();
             if leaving(pod) {
                 if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {

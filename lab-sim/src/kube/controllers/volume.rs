@@ -10,15 +10,15 @@ const VOLUMES: &str = "/api/v1/persistentvolumes";
 
 impl<C: Cluster> Round<'_, C> {
     pub(super) async fn volumes(&mut self) {
-        for claim in self.all(CLAIMS) {
-            if leaving(&claim) {
-                self.release_claim(&claim).await;
+        for claim in self.all(CLAIMS).iter() {
+            if leaving(claim) {
+                self.release_claim(claim).await;
             } else if claim["status"]["phase"] != "Bound" {
-                self.bind(&claim).await;
+                self.bind(claim).await;
             }
         }
-        for volume in self.all(VOLUMES) {
-            self.volume(&volume).await;
+        for volume in self.all(VOLUMES).iter() {
+            self.volume(volume).await;
         }
     }
 

@@ -63,7 +63,7 @@ impl<C: Cluster> Round<'_, C> {
     }
 
     fn owned(&self, path: &str, owner: &Value) -> Vec<Value> {
-        self.all(path).into_iter().filter(|object| is_owned_by(object, owner)).collect()
+        self.all(path).iter().filter(|object| is_owned_by(object, owner)).cloned().collect()
     }
 
     async fn deployment(&mut self, deployment: &Value) {
@@ -228,8 +228,9 @@ impl<C: Cluster> Round<'_, C> {
         let pods = self.owned(PODS, set);
         let nodes: Vec<Value> = self
             .all("/api/v1/nodes")
-            .into_iter()
+            .iter()
             .filter(|node| suits(node, &set["spec"]["template"]["spec"], true))
+            .cloned()
             .collect();
         let on = |pod: &Value, node: &Value| pod["spec"]["nodeName"] == node["metadata"]["name"];
         let is_current = |pod: &Value| pod["metadata"]["labels"]["controller-revision-hash"] == revision.as_str();
@@ -295,7 +296,7 @@ impl<C: Cluster> Round<'_, C> {
         let namespace = text(budget, "namespace").to_string();
         let pods = self.all(PODS);
         let pods: Vec<Value> =
-            pods.into_iter().filter(|pod| text(pod, "namespace") == namespace && selector.matches(pod)).collect();
+            pods.iter().filter(|pod| text(pod, "namespace") == namespace && selector.matches(pod)).cloned().collect();
         let count = count(&pods);
         let share = |value: &Value| match value {
             Value::String(text) => {
