@@ -512,8 +512,8 @@ pub fn redact(value: &Value) -> Value {
     }
 }
 
-/// Returns `value` with every secret in clear. Only for what leaves the process towards a provider or on request.
-pub(crate) fn reveal(value: &Value, vault: &Vault) -> std::result::Result<Value, String> {
+/// Returns `value` with every secret in clear: for a person who asks for it in so many words.
+pub fn reveal(value: &Value, vault: &Vault) -> std::result::Result<Value, String> {
     if let Some(Marker::Secret(fingerprint)) = marker(value) {
         return reveal(&vault.get(&fingerprint)?, vault);
     }

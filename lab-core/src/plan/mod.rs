@@ -28,6 +28,7 @@ pub use plan::{
     Action, After, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb,
 };
 pub use render::{Line, Tone, render, text};
+pub use select::{nearest, names};
 pub use resolve::{Outcome, Resolved, Values, resolve};
 pub(crate) use make::digest_of;
 pub(crate) use order::verb;

@@ -61,7 +61,7 @@ pub(super) fn select(
 }
 
 /// Returns true when a person who says `target` means `urn`: the URN, the name with its path, or a whole component.
-pub(crate) fn names(urn: &Urn, target: &str) -> bool {
+pub fn names(urn: &Urn, target: &str) -> bool {
     urn.as_str() == target
         || urn.short() == target
         || urn.short().strip_prefix(target).is_some_and(|rest| rest.starts_with('/'))
@@ -69,9 +69,13 @@ pub(crate) fn names(urn: &Urn, target: &str) -> bool {
 }
 
 fn unknown_target(target: &str, known: &BTreeSet<&Urn>) -> Problem {
-    let near = known.iter().map(|urn| urn.short()).min_by_key(|name| distance(name, target));
-    let hint = near.map(|near| format!("did you mean {near:?}? `state list` shows what there is"));
+    let hint = nearest(known.iter().copied(), target).map(|near| format!("did you mean {near:?}? `state list` shows what there is"));
     Problem { urn: None, places: Vec::new(), message: format!("there is no {target:?} to target"), hint }
+}
+
+/// Returns the name among `urns` that is most like `target`, for a hint.
+pub fn nearest<'a>(urns: impl Iterator<Item = &'a Urn>, target: &str) -> Option<String> {
+    urns.map(Urn::short).min_by_key(|name| distance(name, target))
 }
 
 /// Levenshtein's distance.
