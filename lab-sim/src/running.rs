@@ -5,7 +5,8 @@ use crate::proxy::{Dialled, Proxy};
 use crate::rack::{Contents, Options, Rack};
 use crate::talos::etcd::Member;
 use crate::talos::foreign;
-use crate::talos::node::{Node, Stage, Start, destroys, member_of};
+use crate::talos::life::member_of;
+use crate::talos::node::{Node, Stage, Start, destroys};
 use crate::world::World;
 use lab_core::{Clock, Link};
 use serde_json::{Map, Value, json};
@@ -59,6 +60,11 @@ impl Running {
             if node.spec.on {
                 node.live(&world, Start::Standing);
             }
+        }
+        // Whoever dials from now on finds the machines as they stand.
+        for node in world.nodes.values().filter(|node| node.spec.on) {
+            let mut changes = node.changes();
+            while !node.listens() && changes.changed().await.is_ok() {}
         }
         let proxy = Proxy::start(world.clone()).await?;
         let link = Link::through(proxy.address()).on(clock);

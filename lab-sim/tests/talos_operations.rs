@@ -177,11 +177,15 @@ async fn a_configuration_on_trial_is_reverted_after_its_time() {
     let worker = WORKERS[0];
     let tried = lab.config_with(worker, |config| drop(config.node_labels.insert("rack".into(), "c".into())));
     let mut client = MachineServiceClient::new(lab.channel(worker, &lab.admin));
-    let request =
-        ApplyConfigurationRequest { data: tried.clone().into_bytes(), mode: Wire::Try as i32, ..Default::default() };
+    let request = ApplyConfigurationRequest {
+        data: tried.clone().into_bytes(),
+        mode: Wire::Try as i32,
+        try_mode_timeout: Some(prost_types::Duration { seconds: 1800, nanos: 0 }),
+        ..Default::default()
+    };
     let reply = client.apply_configuration(request).await.unwrap().into_inner();
     assert!(
-        reply.messages[0].mode_details.ends_with("will be automatically reverted back in 1m0s"),
+        reply.messages[0].mode_details.ends_with("will be automatically reverted back in 30m0s"),
         "{}",
         reply.messages[0].mode_details
     );

@@ -3,7 +3,8 @@
 use super::config::Config;
 use super::grpc::{self, Answer};
 use super::kubelet;
-use super::node::{Node, Start, refresh};
+use super::life::refresh;
+use super::node::{Node, Start};
 use super::validate;
 use crate::world::World;
 use lab_talos::proto::machine::apply_configuration_request::Mode;

@@ -2,7 +2,8 @@
 
 use super::config::{Config, Role};
 use super::etcd::Etcd;
-use super::node::{Kubelet, Node, tag};
+use super::life::tag;
+use super::node::{Kubelet, Node};
 use super::verbs::timestamp;
 use crate::faults::Fault;
 use crate::kube;

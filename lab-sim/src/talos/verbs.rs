@@ -3,7 +3,8 @@
 use super::config::{Config, Role};
 use super::etcd::{Identity, Stays};
 use super::grpc::{self, Answer};
-use super::node::{Node, Start, Wipe, tag};
+use super::life::tag;
+use super::node::{Node, Start, Wipe};
 use super::{apply, kubeconfig, validate};
 use crate::faults::mix;
 use crate::rack::DiskKind;
