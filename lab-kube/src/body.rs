@@ -13,8 +13,8 @@ use std::fmt;
 /// `home.arpa` is the domain reserved for home networks (RFC 8375), so nobody else can own a key under it.
 pub const OPERATION: &str = "lab.home.arpa/operation";
 
-/// The annotation that names the stack an object belongs to, for whoever reads it.
-pub const STACK: &str = "lab.home.arpa/stack";
+/// The annotation that lists the pointers of values that were only given when the object was made.
+pub const INITIAL: &str = "lab.home.arpa/initial";
 
 /// The label that says who manages an object, for people and their selectors. It proves nothing: anyone may set it.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -56,6 +56,21 @@ pub enum BodyError {
         /// How many elements the list has.
         length: usize,
     },
+    /// A Secret holds a value in clear, which would be stored and shown.
+    Clear {
+        /// Where it stands.
+        pointer: String,
+    },
+    /// An output or a secret stands in the body itself.
+    Marker {
+        /// Where it stands.
+        pointer: String,
+    },
+    /// A value that is only given at first lies in a list, where it could not be owned apart from the rest.
+    Listed {
+        /// The pointer.
+        pointer: String,
+    },
 }
 
 impl fmt::Display for BodyError {
@@ -75,6 +90,19 @@ impl fmt::Display for BodyError {
                 let elements = crate::json::count(*length as i64, "element");
                 write!(f, "{pointer}: the list {at} has {elements} and no element {index:?}")
             }
+            BodyError::Clear { pointer } => write!(
+                f,
+                "{pointer} would be stored and shown in clear: give what a Secret holds with \
+                 `.secret(\"/stringData/<key>\", value)`"
+            ),
+            BodyError::Marker { pointer } => write!(
+                f,
+                "{pointer} is an output or a secret in the object itself: set it by path, with `.set` or `.secret`"
+            ),
+            BodyError::Listed { pointer } => write!(
+                f,
+                "{pointer} lies in a list: a value that is only given at first must lie in maps, such as a Secret's data"
+            ),
         }
     }
 }
@@ -161,12 +189,11 @@ fn tokens(pointer: &str) -> Option<Vec<String>> {
 ///   `emptyDir: {}` says something.
 /// - a Secret's `stringData` becomes `data`: the former cannot be read back, so it would never compare equal.
 /// - quantities and durations stay as they were written.
-/// - the mark and the stack become annotations, on the object and not on its pod template, where a new mark would
-///   restart every pod; the label [`MANAGED_BY`] says `lab` unless the object says otherwise.
-pub fn apply_body(body: Value, mark: &str, stack: &str) -> Value {
+/// - the mark becomes an annotation, on the object and not on its pod template, where a new mark would restart every
+///   pod; the label [`MANAGED_BY`] says `lab` unless the object says otherwise.
+pub fn apply_body(body: Value, mark: &str) -> Value {
     let mut body = plain(body);
     put(&mut body, "/metadata/annotations/lab.home.arpa~1operation", json!(mark));
-    put(&mut body, "/metadata/annotations/lab.home.arpa~1stack", json!(stack));
     if body.pointer("/metadata/labels/app.kubernetes.io~1managed-by").is_none() {
         put(&mut body, "/metadata/labels/app.kubernetes.io~1managed-by", json!("lab"));
     }
@@ -174,7 +201,7 @@ pub fn apply_body(body: Value, mark: &str, stack: &str) -> Value {
 }
 
 // Where a body has a scalar for a map there is no room; the server refuses such a body, and says so better.
-fn put(body: &mut Value, pointer: &str, value: Value) {
+pub(crate) fn put(body: &mut Value, pointer: &str, value: Value) {
     if let Ok(slot) = slot(body, pointer) {
         *slot = value;
     }
@@ -287,10 +314,10 @@ mod tests {
             "spec": {"template": {"metadata": {"creationTimestamp": null, "labels": {}},
                      "spec": {"volumes": [{"emptyDir": {}}]}}}});
         assert_eq!(
-            apply_body(body, "op-7", "homelab"),
+            apply_body(body, "op-7"),
             json!({"apiVersion": "apps/v1", "kind": "Deployment",
                 "metadata": {"name": "plex", "labels": {"app.kubernetes.io/managed-by": "lab"},
-                    "annotations": {"lab.home.arpa/operation": "op-7", "lab.home.arpa/stack": "homelab"}},
+                    "annotations": {"lab.home.arpa/operation": "op-7"}},
                 "spec": {"template": {"metadata": {"labels": {}}, "spec": {"volumes": [{"emptyDir": {}}]}}}})
         );
     }
@@ -298,7 +325,7 @@ mod tests {
     #[test]
     fn the_mark_is_read_back_and_a_label_of_the_user_stays() {
         let body = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}});
-        let sent = apply_body(body, "op-7", "homelab");
+        let sent = apply_body(body, "op-7");
         assert_eq!(mark_of(&sent), Some("op-7"));
         assert_eq!(sent["metadata"]["labels"][MANAGED_BY], "me");
         assert_eq!(mark_of(&json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "lab"}}})), None);

@@ -3,36 +3,12 @@
 //! Statuses are read from JSON here, not through kube's types, so every rule below is tested on what a server says.
 //! The texts come from Kubernetes 1.34.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// How the engine goes on after an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Class {
-    /// The same call may succeed later.
-    Again,
-    /// Nobody answered.
-    Unreachable,
-    /// The credentials are not accepted, or not enough.
-    Unauthorised,
-    /// Somebody else has, or changed, what the call is about.
-    Conflict,
-    /// The call is wrong and stays wrong.
-    Invalid,
-    /// What the call is about is not there any more.
-    Gone,
-}
-
-/// What a failed call may have done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
-    /// Nothing.
-    None,
-    /// Perhaps everything: look before anything else.
-    Perhaps,
-}
+pub use lab_core::{Class, Effect};
 
 /// A failed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +30,12 @@ impl fmt::Display for Error {
 }
 
 impl StdError for Error {}
+
+impl From<Error> for lab_core::Error {
+    fn from(error: Error) -> lab_core::Error {
+        lab_core::Error { class: error.class, effect: error.effect, message: error.message }
+    }
+}
 
 /// What went wrong with a call.
 #[derive(Clone, Debug, PartialEq, Eq)]

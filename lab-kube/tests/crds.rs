@@ -203,8 +203,8 @@ fn the_check_finds_what_a_definition_refuses() {
 #[test]
 fn a_custom_object_is_an_object_like_any_other() {
     let pool = IPAddressPool::new(meta(), IPAddressPoolSpec::new(vec!["10.0.0.0/28".into()]));
-    let object: lab_kube::Object<IPAddressPool> = lab_kube::Object::new(pool).set("/spec/autoAssign", false);
+    let object = lab_kube::Object::new(pool).set("/spec/autoAssign", false);
     assert_eq!(object.key().unwrap().to_string(), "metallb.io/v1beta1/IPAddressPool media/plex");
     let body = serde_json::json!({"addresses": ["10.0.0.0/28"], "autoAssign": false});
-    assert_eq!(object.build().unwrap()["spec"], body);
+    assert_eq!(object.draft().unwrap()["spec"], body);
 }
