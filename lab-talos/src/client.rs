@@ -11,6 +11,7 @@ mod tls;
 
 pub use error::{Error, Failure, Reason};
 pub use probe::{Phase, probe};
+pub(crate) use tls::time as tls_time;
 
 use crate::proto::common::{Data, Metadata};
 use crate::proto::cosi::resource::{GetRequest, state_client::StateClient};
@@ -359,6 +360,31 @@ impl Machine {
             ..machine::ResetRequest::default()
         };
         one(self.call(self.machine().reset(request)).await?.messages).map(drop)
+    }
+
+    /// Returns the machine's own id of the boot it is in, which proves a reboot; `None` where it does not say one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn boot_id(&self) -> Result<Option<String>, Error> {
+        let collect = async {
+            let request = machine::ReadRequest { path: "/proc/sys/kernel/random/boot_id".into() };
+            let mut stream = self.machine().read(request).await?.into_inner();
+            let mut bytes = Vec::new();
+            while let Some(part) = stream.message().await? {
+                if let Some(status) = failure(part.metadata.as_ref()) {
+                    return Err(status);
+                }
+                bytes.extend(part.bytes);
+            }
+            Ok(Response::new(bytes))
+        };
+        match self.call(collect).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|id| !id.is_empty())),
+            Err(Error::Unimplemented(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reboots; the reply comes before the work.

@@ -99,6 +99,8 @@ pub struct MachineConfig {
     pub hostname: Option<String>,
     /// Labels for the Kubernetes node.
     pub node_labels: BTreeMap<String, String>,
+    /// Annotations for the Kubernetes node.
+    pub node_annotations: BTreeMap<String, String>,
     /// Network interfaces that are not left to DHCP.
     pub interfaces: Vec<Interface>,
     /// DNS servers instead of those from DHCP.
@@ -117,6 +119,7 @@ impl MachineConfig {
             extra_kernel_args: Vec::new(),
             hostname: None,
             node_labels: BTreeMap::new(),
+            node_annotations: BTreeMap::new(),
             interfaces: Vec::new(),
             nameservers: Vec::new(),
             documents: Vec::new(),
@@ -149,6 +152,11 @@ pub enum Device {
     Mac(String),
     /// The one physical interface there is.
     Physical,
+}
+
+/// Returns the host of the URL of a Kubernetes API, `https://10.69.1.101:6443`; `None` when it is no such URL.
+pub(crate) fn endpoint_host(url: &str) -> Option<&str> {
+    url.strip_prefix("https://").map(generate::host).filter(|host| !host.is_empty())
 }
 
 /// Reads a configuration back into its documents, to compare those instead of text: what a machine returns was

@@ -26,11 +26,22 @@
 
 pub mod authority;
 pub mod client;
+mod cluster;
 pub mod config;
 pub mod kubeconfig;
 mod pem;
 pub mod proto;
+mod provider;
+mod resource;
 mod rsa_key;
 pub mod secrets;
 pub mod talosconfig;
+mod version;
 pub mod yaml;
+
+pub use cluster::{Cluster, ClusterHandle};
+pub use provider::{Client, Talos};
+pub use resource::{
+    Bootstrap, Bootstrapped, Bundle, BundleOutputs, Configured, EtcdHealthy, Kubeconfig, KubeconfigOutputs, Machine,
+};
+pub use version::{KubernetesVersion, TalosVersion};

@@ -242,6 +242,14 @@ pub(crate) fn expiry(text: &str) -> Result<SystemTime, String> {
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
+/// Returns since when the first certificate in `text` is valid.
+pub(crate) fn issued(text: &str) -> Result<SystemTime, String> {
+    let der = crate::authority::certificate(text)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| format!("certificate: {error}"))?;
+    let seconds = u64::try_from(parsed.validity().not_before.timestamp()).map_err(|_| "is from before 1970")?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 /// Returns a token as kubeadm writes it: six characters, a dot, sixteen characters.
 fn token(seed: [u8; 32]) -> String {
     const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";

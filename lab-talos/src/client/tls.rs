@@ -36,9 +36,14 @@ impl TimeProvider for Time {
     }
 }
 
+/// Returns the run's clock, for certificates.
+pub(crate) fn time(link: &Link) -> Arc<dyn TimeProvider> {
+    Arc::new(Time(link.clock.clone()))
+}
+
 // The provider is named each time: the process-wide one belongs to the user's program.
 fn builder(link: &Link) -> ConfigBuilder<ClientConfig, WantsVerifier> {
-    ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Time(link.clock.clone())))
+    ClientConfig::builder_with_details(Arc::new(ring::default_provider()), time(link))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions")
 }

@@ -70,6 +70,9 @@ fn machine_section(cluster: &ClusterConfig, machine: &MachineConfig, secrets: &S
     if !labels.is_empty() {
         section.set("nodeLabels", Yaml::map(labels));
     }
+    if !machine.node_annotations.is_empty() {
+        section.set("nodeAnnotations", Yaml::map(machine.node_annotations.clone()));
+    }
     section
 }
 
@@ -229,7 +232,7 @@ fn api_server(cluster: &ClusterConfig, host: &str, image: String) -> Yaml {
 }
 
 /// Returns the host part of a URL, without the brackets of an IPv6 address.
-fn host(url: &str) -> &str {
+pub(super) fn host(url: &str) -> &str {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or(authority);
     match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -217,6 +217,18 @@ impl MachineService for Fake {
         Ok(Response::new(HostnameResponse { messages: vec![hostname] }))
     }
 
+    type ReadStream = Stream<Data>;
+
+    async fn read(&self, request: Request<ReadRequest>) -> Reply<Self::ReadStream> {
+        match request.into_inner().path.as_str() {
+            "/proc/sys/kernel/random/boot_id" => {
+                let bytes = b"2f7c2a52-6d1c-4f6e-8a55-94c1f6f1c0de\n".to_vec();
+                Ok(Response::new(Box::pin(stream::iter([Ok(Data { bytes, ..Default::default() })]))))
+            }
+            path => Err(Status::unknown(format!("stat {path}: no such file or directory"))),
+        }
+    }
+
     type KubeconfigStream = Stream<Data>;
 
     async fn kubeconfig(&self, _: Request<()>) -> Reply<Self::KubeconfigStream> {
