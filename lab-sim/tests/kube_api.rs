@@ -270,7 +270,7 @@ async fn unknown_fields_are_refused_at_any_depth() {
     assert_eq!(refused.code, 500, "as the real server says it");
     assert_eq!(
         refused.body["message"],
-        "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): \
+        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): \
          .spec.template.spec.containers[0].imagePullPolice: field not declared in schema"
     );
     let refused = cluster.post(&format!("{DEPLOYMENTS}?fieldValidation=Strict"), &typo).await;
@@ -317,6 +317,22 @@ async fn bad_names_and_missing_fields_are_invalid_with_their_causes() {
         "Deployment.apps \"web\" is invalid: spec.template.spec.containers[0].image: Required value"
     );
     assert_eq!(refused.body["details"]["causes"][0]["reason"], "FieldValueRequired");
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_read_into_its_types_is_an_internal_error_of_an_apply() {
+    let cluster = Cluster::new();
+    let mut bad = deployment("web", "nginx:1");
+    bad["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "abc"}});
+    let refused = cluster.apply(DEPLOYMENTS, &bad, "lab", "").await;
+    assert_eq!(refused.code, 500);
+    assert!(refused.body["message"].as_str().unwrap().contains("quantities must match"), "{}", refused.body);
+
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "%%"}});
+    let refused = cluster.apply("/api/v1/namespaces/default/secrets", &secret, "lab", "").await;
+    assert_eq!(refused.code, 500);
+    assert!(refused.body["message"].as_str().unwrap().ends_with("illegal base64 data at input byte 0"));
+    assert_eq!(cluster.get("/api/v1/namespaces/default/secrets/s").await.code, 404);
 }
 
 #[tokio::test]
@@ -426,7 +442,7 @@ async fn a_delete_with_another_uid_or_version_is_refused() {
     let live = cluster.apply(MAPS, &map("a", json!({})), "lab", "").await.body;
     let refused = cluster.delete(&format!("{MAPS}/a"), json!({"preconditions": {"uid": "other"}})).await;
     assert_eq!(refused.code, 409);
-    assert!(refused.body["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: other"));
+    assert!(refused.body["message"].as_str().unwrap().contains("the UID in the precondition (other) does not match"));
     let refused = cluster.delete(&format!("{MAPS}/a"), json!({"preconditions": {"resourceVersion": "1"}})).await;
     assert_eq!(refused.code, 409);
     let options = json!({"preconditions": {"uid": live["metadata"]["uid"]}});

@@ -167,7 +167,7 @@ fn untyped_below(schema: Schema<'_>, value: &Value, path: &str, problems: &mut V
         (Some("string"), Value::String(_)) | (Some("boolean"), Value::Bool(_)) => None,
         (Some("integer" | "number"), Value::Number(_)) => None,
         (Some("object"), Value::Object(_)) | (Some("array"), Value::Array(_)) | (None, _) => None,
-        (Some("string"), other) => Some(format!("expected string, got {other}")),
+        (Some("string"), other) => Some(format!("expected string, got &value.valueUnstructured{{Value:{other}}}")),
         (Some("boolean"), other) => Some(format!("expected boolean, got {}", named(other))),
         (Some("integer" | "number"), other) => Some(format!("expected numeric (int or float), got {}", named(other))),
         (Some("object"), other) => Some(format!("expected map, got &{{{}}}", bare(other))),
@@ -180,11 +180,12 @@ fn untyped_below(schema: Schema<'_>, value: &Value, path: &str, problems: &mut V
     }
     match value {
         Value::Object(map) => {
+            for name in map.keys().filter(|name| matches!(schema.field(name), Field::Unknown)) {
+                problems.push(format!("{path}.{name}: field not declared in schema"));
+            }
             for (name, value) in map {
-                let path = format!("{path}.{name}");
-                match schema.field(name) {
-                    Field::Declared(inner) | Field::Entry(inner) => untyped_below(inner, value, &path, problems),
-                    Field::Unknown => problems.push(format!("{path}: field not declared in schema")),
+                if let Field::Declared(inner) | Field::Entry(inner) = schema.field(name) {
+                    untyped_below(inner, value, &format!("{path}.{name}"), problems);
                 }
             }
         }
@@ -204,7 +205,7 @@ fn keyed_items(schema: Schema<'_>, list: &Value, items: &[Value], path: &str, pr
             if keys.iter().all(|key| missing(&key)) {
                 let name = keys.first().copied().unwrap_or_default();
                 problems.push(format!(
-                    "{path}: element {at}: associative list with keys has an element that omits key field {name:?} (and doesn't have default value)"
+                    "{path}: element {at}: associative list with keys has an element that omits all key fields [{name:?}] (and doesn't have default values for any key fields)"
                 ));
                 continue;
             }
@@ -304,9 +305,17 @@ pub(crate) fn check(schema: Schema<'_>, value: &Value, path: &str, flaws: &mut V
             }
         }
         Value::Array(items) => {
-            if let Some(least) = limit("minItems") {
-                bound((items.len() as f64) < least, format!("should have at least {least} items"));
+            if let Some(least) = limit("minItems")
+                && (items.len() as f64) < least
+            {
+                let detail = format!("{path} in body should have at least {least} items");
+                flaws.push(Flaw::invalid(path, &items.len().into(), &detail));
             }
+            let mut bound = |broken: bool, text: String| {
+                if broken {
+                    flaws.push(Flaw::invalid(path, value, &format!("{path} in body {text}")));
+                }
+            };
             if let Some(most) = limit("maxItems") {
                 bound(items.len() as f64 > most, format!("should have at most {most} items"));
             }
@@ -368,6 +377,39 @@ fn mistyped_below(schema: Schema<'_>, value: &Value, path: &str) -> Option<Strin
             Field::Unknown => None,
         }),
         Value::Array(items) => items.iter().find_map(|item| mistyped_below(schema.items(), item, path)),
+        _ => None,
+    }
+}
+
+/// Returns what the server cannot read into its own types although JSON's are right: quantities, bytes.
+pub(crate) fn unconvertible(schema: Schema<'_>, kind: &str, object: &Value) -> Option<String> {
+    use base64::Engine;
+    if kind == "Secret" {
+        for value in object["data"].as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
+            let read = base64::engine::general_purpose::STANDARD.decode(value);
+            if let Err(base64::DecodeError::InvalidByte(at, _)) = read {
+                return Some(format!("error decoding from json: illegal base64 data at input byte {at}"));
+            } else if read.is_err() {
+                return Some(format!("error decoding from json: illegal base64 data at input byte {}", value.len()));
+            }
+        }
+    }
+    quantities(schema, object)
+}
+
+fn quantities(schema: Schema<'_>, value: &Value) -> Option<String> {
+    if schema.is_quantity() {
+        let bad = value.as_str().is_some_and(|text| super::quantity::nano(text).is_none());
+        return bad.then(|| {
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_string()
+        });
+    }
+    match value {
+        Value::Object(map) => map.iter().find_map(|(name, value)| match schema.field(name) {
+            Field::Declared(inner) | Field::Entry(inner) => quantities(inner, value),
+            Field::Unknown => None,
+        }),
+        Value::Array(items) => items.iter().find_map(|item| quantities(schema.items(), item)),
         _ => None,
     }
 }

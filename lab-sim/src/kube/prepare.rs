@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::kinds::Kind;
-use super::refusal::{Flaw, Refusal};
+use super::refusal::Refusal;
 use super::store::Store;
 
 /// Prepares a new object.
@@ -94,6 +94,9 @@ fn finalizer(object: &mut Value, name: &str) {
 pub(crate) fn service(store: &mut Store, object: &mut Value, old: Option<&Value>) -> Result<(), Refusal> {
     let kind = object["spec"]["type"].as_str().unwrap_or_default().to_string();
     if kind == "ExternalName" {
+        if old.is_none() {
+            object["status"] = json!({"loadBalancer": {}});
+        }
         return Ok(());
     }
     let empty = json!({});
@@ -183,6 +186,9 @@ fn job(object: &mut Value) {
     for (key, value) in labels.as_object().cloned().unwrap_or_default() {
         template[key] = value;
     }
+    if object["metadata"]["labels"].is_null() {
+        object["metadata"]["labels"] = object["spec"]["template"]["metadata"]["labels"].clone();
+    }
     object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
 }
 
@@ -220,14 +226,12 @@ pub(crate) fn for_update(store: &mut Store, kind: &Kind, object: &mut Value, old
     Ok(())
 }
 
-/// Returns the refusal of an object whose resourceVersion is no number.
-pub(crate) fn revision(kind: &Kind, name: &str, object: &Value) -> Result<u64, Refusal> {
+/// Returns the resourceVersion of an object, 0 for none; one that is no number is refused.
+pub(crate) fn revision(object: &Value) -> Result<u64, Refusal> {
     match object["metadata"]["resourceVersion"].as_str() {
         None | Some("") => Ok(0),
-        Some(text) => text.parse().map_err(|_| {
-            let flaw =
-                Flaw::invalid("metadata.resourceVersion", &json!(text), "strconv.ParseUint: parsing: invalid syntax");
-            Refusal::invalid(kind.about(), name, &[flaw])
-        }),
+        Some(text) => {
+            text.parse().map_err(|_| Refusal::internal(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")))
+        }
     }
 }

@@ -131,6 +131,10 @@ impl Refusal {
         Refusal::new(400, "BadRequest", message)
     }
 
+    pub(crate) fn no_such_resource() -> Refusal {
+        Refusal::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
     pub(crate) fn too_large() -> Refusal {
         Refusal::new(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")
     }

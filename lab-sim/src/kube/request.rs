@@ -201,6 +201,10 @@ impl Store {
             if NOT_MODELLED.contains(&plural) {
                 return Err(Refusal::not_modelled(&format!("{plural} of {group:?} {version}")));
             }
+            // Under a group of its own the real server knows what it lacks; elsewhere it knows nothing.
+            if self.kinds.iter().any(|kind| kind.group == group && kind.version == version && kind.custom.is_none()) {
+                return Err(Refusal::no_such_resource());
+            }
             return Ok(nothing_here());
         };
         let query = Query::read(&call.query);

@@ -98,7 +98,7 @@ fn label_requirements(text: &str) -> Result<Vec<Requirement>, Refusal> {
 }
 
 fn requirement(text: &str) -> Option<Requirement> {
-    let made = |key: &str, test| Some(Requirement { key: key.trim().to_string(), test });
+    let made = |key: &str, test| (!key.trim().is_empty()).then(|| Requirement { key: key.trim().to_string(), test });
     if let Some(key) = text.strip_prefix('!') {
         return made(key, Test::Absent);
     }

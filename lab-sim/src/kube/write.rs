@@ -141,6 +141,7 @@ impl Store {
         if live.is_null() && !manner.writer.subresource.is_empty() {
             return Err(Refusal::not_found(kind.about(), place.name));
         }
+        let given_namespace = applied["metadata"]["namespace"].as_str().unwrap_or_default().to_string();
         // The real server learns name and namespace from the request where the body is silent, and refuses a mismatch.
         if !applied["metadata"].is_object() {
             applied["metadata"] = json!({});
@@ -163,13 +164,10 @@ impl Store {
         default::strip_nulls(&mut applied);
         let problems = decode::untyped(kind.schema(), &applied);
         if !problems.is_empty() {
-            let list = match problems.as_slice() {
-                [one] => one.clone(),
-                many => format!("errors:\n  {}", many.join("\n  ")),
-            };
+            // The real server stops at the first.
+            let list = &problems[0];
             let message = format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): {list}",
-                place.namespace,
+                "failed to create typed patch object ({given_namespace}/{}; {}, Kind={}): {list}",
                 place.name,
                 if kind.group.is_empty() { format!("/{}", kind.version) } else { kind.api_version() },
                 kind.kind
@@ -190,6 +188,14 @@ impl Store {
             let message = format!("error strict decoding YAML: yaml: unmarshal errors:\n{}", lines.join("\n"));
             return Err(Refusal::bad_request(message));
         }
+        if let Some(problem) = decode::unconvertible(kind.schema(), &kind.kind, &new) {
+            let version = if kind.group.is_empty() { format!("/{}", kind.version) } else { kind.api_version() };
+            let message = format!(
+                "failed to convert new object ({given_namespace}/{}; {version}, Kind={}) to proper version: unable to convert unstructured object to {version}, Kind={}: {problem}",
+                place.name, kind.kind, kind.kind
+            );
+            return Err(Refusal::internal(message));
+        }
         default::default(kind, &mut new);
         if live.is_null() {
             if let Some(uid) = new["metadata"]["uid"].as_str() {
@@ -197,7 +203,7 @@ impl Store {
                     format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
                 return Err(Refusal::conflict(kind.about(), place.name, &detail));
             }
-            prepare::revision(kind, place.name, &new)?;
+            prepare::revision(&new)?;
             let object = self.create(place, new, manner.dry)?;
             return Ok(Written { object, created: true, warnings: Vec::new() });
         }
@@ -331,8 +337,8 @@ impl Store {
     fn update(&mut self, place: &Place<'_>, mut new: Value, old: &Value, manner: &Manner) -> Result<Value, Refusal> {
         let kind = place.kind;
         let about = kind.about();
-        let given = prepare::revision(kind, place.name, &new)?;
-        let current = prepare::revision(kind, place.name, old)?;
+        let given = prepare::revision(&new)?;
+        let current = prepare::revision(old)?;
         if given == 0 && !kind.unconditional {
             let flaw = Flaw::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
             let named_by_resource = About { kind: about.plural, ..about };
@@ -390,21 +396,24 @@ impl Store {
     pub(crate) fn delete(&mut self, place: &Place<'_>, delete: &Delete) -> Result<Value, Refusal> {
         let kind = place.kind;
         let mut object = self.existing(place)?;
+        let by_kind = About { plural: &kind.kind, ..kind.about() };
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_string();
         let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_string();
         if let Some(wanted) = &delete.uid
             && *wanted != uid
         {
-            let detail = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
-            return Err(Refusal::conflict(kind.about(), place.name, &detail));
+            let detail = format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+            );
+            return Err(Refusal::conflict(by_kind, place.name, &detail));
         }
         if let Some(wanted) = &delete.resource_version
             && *wanted != version
         {
             let detail = format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
             );
-            return Err(Refusal::conflict(kind.about(), place.name, &detail));
+            return Err(Refusal::conflict(by_kind, place.name, &detail));
         }
         if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&place.name) {
             return Err(Refusal::forbidden(kind.about(), place.name, "this namespace may not be deleted"));
@@ -452,7 +461,9 @@ impl Store {
                     metadata["generation"] = (metadata["generation"].as_i64().unwrap_or(0) + 1).into();
                 }
             }
-            metadata["deletionGracePeriodSeconds"] = grace.into();
+            if kind.kind != "Namespace" {
+                metadata["deletionGracePeriodSeconds"] = grace.into();
+            }
             metadata["finalizers"] = finalizers.into();
             if metadata["finalizers"] == json!([]) {
                 metadata.as_object_mut().expect("an object").remove("finalizers");
@@ -500,6 +511,12 @@ fn mistyped(kind: &Kind, object: &Value) -> Option<String> {
     }
     let mut shown = object.clone();
     decode::prune(kind.schema(), &mut shown);
+    if let Some(problem) = decode::unconvertible(kind.schema(), &kind.kind, &shown) {
+        return Some(format!(
+            "{} in version {:?} cannot be handled as a {}: {problem}",
+            kind.kind, kind.version, kind.kind
+        ));
+    }
     let problem = decode::mistyped(kind.schema(), &shown)?;
     Some(format!("{} in version {:?} cannot be handled as a {}: json: {problem}", kind.kind, kind.version, kind.kind))
 }
