@@ -139,13 +139,9 @@ impl Refusal {
         Refusal::new(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")
     }
 
-    /// Returns the refusal of a JSON patch that does not fit.
-    pub(crate) fn unprocessable(problem: &str) -> Refusal {
-        Refusal::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {problem}"),
-        )
+    /// Returns the refusal of a JSON patch that does not fit; what did not, the real server keeps to itself.
+    pub(crate) fn unprocessable() -> Refusal {
+        Refusal::new(422, "Invalid", "the server rejected our request due to an error in our request")
     }
 
     pub(crate) fn unauthorised() -> Refusal {
@@ -170,12 +166,8 @@ impl Refusal {
         Refusal::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
-    pub(crate) fn unsupported_media_type(given: &str, accepted: &[&str]) -> Refusal {
-        let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {} (given {given:?})",
-            accepted.join(", ")
-        );
-        Refusal::new(415, "UnsupportedMediaType", message)
+    pub(crate) fn unsupported_media_type() -> Refusal {
+        Refusal::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     }
 
     pub(crate) fn too_old(asked: u64, oldest: u64) -> Refusal {

@@ -141,7 +141,8 @@ fn required(schema: Schema<'_>, value: &Value, path: &str, flaws: &mut Vec<Flaw>
                 let lenient = property.kind() == Some("boolean") || matches!(name, "podSelector" | "endpoints");
                 let missing = map.get(name).is_none_or(|value| value == "");
                 if missing && !lenient {
-                    flaws.push(Flaw::required(joined(path, name), ""));
+                    let detail = if name == "pathType" { "pathType must be specified" } else { "" };
+                    flaws.push(Flaw::required(joined(path, name), detail));
                 }
             }
             for (name, value) in map {
@@ -375,7 +376,7 @@ fn definition(object: &Value, flaws: &mut Vec<Flaw>) {
     for (at, version) in versions.iter().enumerate() {
         if !version["schema"]["openAPIV3Schema"].is_object() {
             let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
-            flaws.push(Flaw::required(path, "schemas are required"));
+            flaws.push(Flaw::required(path, ""));
         }
     }
 }
@@ -424,7 +425,7 @@ fn unchanged(kind: &Kind, object: &Value, old: &Value, flaws: &mut Vec<Flaw>) {
             let (new, old) = (&object["spec"], &old["spec"]);
             let kept = new["type"] != "ExternalName" && old["type"] != "ExternalName";
             if kept && old["clusterIP"].is_string() && new["clusterIP"] != old["clusterIP"] {
-                flaws.push(Flaw::invalid("spec.clusterIPs[0]", &new["clusterIPs"], "may not change once set"));
+                flaws.push(Flaw::invalid("spec.clusterIPs[0]", &json!([new["clusterIP"]]), "may not change once set"));
             }
         }
         "RoleBinding" | "ClusterRoleBinding" if object["roleRef"] != old["roleRef"] => {

@@ -223,7 +223,7 @@ impl Store {
         let old = self.existing(place)?;
         let mut new = old.clone();
         if json_patch {
-            patch::json(&mut new, &document.value).map_err(|problem| Refusal::unprocessable(&problem))?;
+            patch::json(&mut new, &document.value).map_err(|_| Refusal::unprocessable())?;
         } else {
             patch::merge(&mut new, &document.value);
         }
