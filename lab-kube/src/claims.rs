@@ -78,10 +78,14 @@ mod tests {
     #[test]
     fn a_pool_occupies_its_ranges_and_blocks() {
         let addresses = json!(["10.69.1.150-10.69.1.160", "10.69.2.16/28", "fd00::/126", "nonsense"]);
-        let body = json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "spec": {"addresses": addresses}});
+        let body =
+            json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "spec": {"addresses": addresses}});
         check(body.clone(), &["address 10.69.1.150-10.69.1.160", "address 10.69.2.16/28", "address fd00::/126"]);
         let held = claims(&body);
-        assert_eq!((held[1].from, held[1].to), (one("10.69.2.16", "10.69.2.31").from, one("10.69.2.16", "10.69.2.31").to));
+        assert_eq!(
+            (held[1].from, held[1].to),
+            (one("10.69.2.16", "10.69.2.31").from, one("10.69.2.16", "10.69.2.31").to)
+        );
         assert_eq!((held[2].from, held[2].to), (one("fd00::", "fd00::3").from, one("fd00::", "fd00::3").to));
         // The story: a worker with an address out of the pool.
         assert!(held[0].clashes(&Claim::address("10.69.1.151".parse().unwrap())));
@@ -89,9 +93,7 @@ mod tests {
 
     #[test]
     fn a_service_draws_its_address_from_the_pool() {
-        let service = |annotations: Value, spec: Value| {
-            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"annotations": annotations}, "spec": spec})
-        };
+        let service = |annotations: Value, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"annotations": annotations}, "spec": spec});
         let asked = json!({"metallb.io/loadBalancerIPs": "10.69.1.155, fd00::1"});
         let body = service(asked.clone(), json!({"type": "LoadBalancer"}));
         check(body.clone(), &["address 10.69.1.155", "address fd00::1"]);

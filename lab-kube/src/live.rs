@@ -64,7 +64,8 @@ fn seen(desired: &Value, live: &Value) -> Value {
         live["apiVersion"] = desired["apiVersion"].clone();
     }
     let ours = |entry: &&Value| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply";
-    let fields = list(&live, "/metadata/managedFields").iter().find(ours).and_then(|entry| entry.get("fieldsV1")).cloned();
+    let fields =
+        list(&live, "/metadata/managedFields").iter().find(ours).and_then(|entry| entry.get("fieldsV1")).cloned();
     project(desired, Some(&live), fields.as_ref())
 }
 
@@ -121,7 +122,8 @@ fn keys(elements: &[Value], there: &[Value], owned: Option<&Value>) -> Option<Ve
     }
     // Nothing in it is ours any more, so the managed fields do not say. In the order in which one is more telling than
     // the next: a volume is mounted at several places under one name.
-    const KEYS: [&[&str]; 5] = [&["mountPath"], &["containerPort", "protocol"], &["port", "protocol"], &["name"], &["type"]];
+    const KEYS: [&[&str]; 5] =
+        [&["mountPath"], &["containerPort", "protocol"], &["port", "protocol"], &["name"], &["type"]];
     let told_apart = |keys: &&&[&str]| {
         let all = |list: &[Value]| {
             let named = list.iter().all(|element| element.get(keys[0]).is_some());

@@ -80,7 +80,8 @@ settable!(&str, String, bool, u8, u16, u32, u64, i32, i64, f64, Value, Ipv4Addr,
 impl<T: Serialize + Clone + Send + Sync + 'static> Settable for Output<T> {
     fn settable(self) -> Input<Value> {
         Input::Output(self.map(|value| {
-            serde_json::to_value(value).unwrap_or_else(|error| panic!("it does not serialise (a secret is set with `.secret`): {error}"))
+            serde_json::to_value(value)
+                .unwrap_or_else(|error| panic!("it does not serialise (a secret is set with `.secret`): {error}"))
         }))
     }
 }
@@ -163,7 +164,8 @@ impl<K: Serialize> Object<K> {
     /// Returns `written` with everything laid over it that is known.
     pub(crate) fn over(&self, written: Value) -> Result<Value, BodyError> {
         let set = |value: &Input<Value>| value.known().cloned().unwrap_or(json!(UNKNOWN));
-        let secret = |value: &Input<Secret<String>>| value.known().map_or(json!(UNKNOWN), |value| json!(value.expose()));
+        let secret =
+            |value: &Input<Secret<String>>| value.known().map_or(json!(UNKNOWN), |value| json!(value.expose()));
         let set: BTreeMap<String, Value> = self.set.iter().map(|(at, value)| (at.clone(), set(value))).collect();
         let secret = self.secret.iter().map(|(at, value)| (at.clone(), secret(value))).collect();
         merge(merge(written, &set)?, &secret)

@@ -77,7 +77,9 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         let before = prior.written().and_then(|written| {
             let body = seen.and_then(|seen| seen.get("body")).map_or(written.clone(), |seen| overlaid(&written, seen));
             let mut before = prior.over(body)?;
-            for (pointer, value) in seen.and_then(|seen| seen.get("set")).and_then(Value::as_object).into_iter().flatten() {
+            for (pointer, value) in
+                seen.and_then(|seen| seen.get("set")).and_then(Value::as_object).into_iter().flatten()
+            {
                 put(&mut before, pointer, value.clone());
             }
             Ok(before)
@@ -93,7 +95,8 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         match verdict {
             Verdict::InPlace => {
                 let moves = ADDRESS.iter().any(|path| before.pointer(path) != next.pointer(path));
-                let unknown = if text(&next, "/kind") == "Service" && moves { vec![Path::from("/address")] } else { vec![] };
+                let unknown =
+                    if text(&next, "/kind") == "Service" && moves { vec![Path::from("/address")] } else { vec![] };
                 let destroys = impact::loses(&before, &next);
                 Change::Update(Impact { reasons: Vec::new(), interrupts, destroys, unknown })
             }
@@ -157,7 +160,9 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         let call = Call { client, kind: &kind, key: &key, mark: &op.mark, now: op.now };
         let Some(there) = there else {
             if op.exists {
-                return Err(Error::new(Class::Gone, format!("apply {key}: the object does not exist any more")).perhaps());
+                return Err(
+                    Error::new(Class::Gone, format!("apply {key}: the object does not exist any more")).perhaps()
+                );
             }
             return self.create(call).await;
         };

@@ -1,0 +1,157 @@
+//! A simulated cluster, reached by the client over TLS on loopback, and an engine that is just enough to drive one
+//! object.
+
+use lab_core::{Clock, Data, Error, Found, Id, Link, Made, Op, Provider as _, Resource, Secret, Step, Why};
+use lab_kube::{Client, Kubernetes, Object, ObjectOutputs};
+use lab_sim::kube::{Api, Fault, Options};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+
+pub(crate) struct Cluster {
+    pub(crate) api: Api,
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    mutations: Arc<Mutex<Vec<String>>>,
+    lost: Arc<AtomicUsize>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Cluster {
+        let clock = Clock::scaled(200);
+        let api = Api::new(Options::new("v1.34.1", clock.clone()));
+        let (mutations, lost) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (log, losing) = (mutations.clone(), lost.clone());
+        api.inject(Arc::new(move |method: &str, path: &str| {
+            if method == "GET" {
+                return Fault::None;
+            }
+            log.lock().unwrap().push(format!("{method} {path}"));
+            let lose = losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if lose { Fault::DropAfter } else { Fault::None }
+        }));
+        let (kubeconfig, tls) = trust();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kubeconfig = kubeconfig.replace("PORT", &listener.local_addr().unwrap().port().to_string());
+        tokio::spawn(api.clone().serve(listener, tls));
+        let provider = Kubernetes::stated("test", Secret::new(kubeconfig));
+        let client = provider.connect(Link::direct().on(clock.clone())).await.unwrap();
+        Cluster { api, client, clock, mutations, lost }
+    }
+
+    /// Loses the reply of the next call that changes something.
+    pub(crate) fn lose_reply(&self) {
+        self.lost.store(1, Ordering::SeqCst);
+    }
+
+    /// Returns the calls since the last time that could have changed something.
+    pub(crate) fn mutations(&self) -> Vec<String> {
+        std::mem::take(&mut *self.mutations.lock().unwrap())
+    }
+
+    /// Makes a request as somebody else.
+    pub(crate) fn other(&self, method: &str, path: &str, body: Value) -> Value {
+        let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let (code, answer) = self.api.call_as(method, path, content, "kubectl", &body);
+        assert!(code < 300, "{method} {path}: {answer:#}");
+        answer
+    }
+
+    pub(crate) fn read(&self, path: &str) -> Option<Value> {
+        let (code, answer) = self.api.call("GET", path, &Value::Null);
+        (code == 200).then_some(answer)
+    }
+
+    pub(crate) fn op<K: Data>(&self, inputs: &Object<K>, exists: bool, cursor: Option<Value>) -> Op<Object<K>> {
+        Op {
+            mark: "op-1".into(),
+            id: Resource::<Kubernetes>::id(inputs),
+            inputs: Some(inputs.clone()),
+            exists,
+            deleting: false,
+            cursor,
+            why: Why::Declared,
+            now: self.clock.now(),
+            seed: 1,
+        }
+    }
+
+    pub(crate) async fn find<K: Data>(&self, inputs: &Object<K>) -> Result<Found<ObjectOutputs>, Error> {
+        Object::find(&self.client, &self.op(inputs, true, None)).await
+    }
+
+    /// Applies step by step until the object is ready; returns it and what was waited for.
+    pub(crate) async fn apply<K: Data>(
+        &self,
+        object: &Object<K>,
+        exists: bool,
+    ) -> Result<(Made<ObjectOutputs>, Vec<String>), Error> {
+        let (mut cursor, mut whys) = (None, Vec::new());
+        loop {
+            match object.apply(&self.client, &self.op(object, exists, cursor)).await? {
+                Step::Done(made) => return Ok((made, whys)),
+                Step::Next { cursor: next, why, pause, .. } => {
+                    cursor = Some(next);
+                    whys.push(why);
+                    self.clock.sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn delete_step<K: Data>(&self, inputs: &Object<K>, cursor: Option<Value>) -> Step<()> {
+        let op = Op { deleting: true, ..self.op(inputs, true, cursor) };
+        Object::delete(&self.client, &op).await.unwrap()
+    }
+}
+
+pub(crate) fn next<O>(step: Step<O>) -> (Value, String) {
+    match step {
+        Step::Next { cursor, why, .. } => (cursor, why),
+        Step::Done(made) => panic!("done: {}", made.id),
+    }
+}
+
+pub(crate) fn id(text: &str) -> Id {
+    text.into()
+}
+
+/// A kubeconfig for an administrator, and the server's side of it.
+fn trust() -> (String, Arc<rustls::ServerConfig>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let server = KeyPair::generate().unwrap();
+    let served = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&server, &authority).unwrap();
+    let client = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "admin");
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    let shown = params.signed_by(&client, &authority).unwrap();
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server.serialize_der()));
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![served.der().clone()], key)
+        .unwrap();
+
+    use base64::Engine as _;
+    let encode = |pem: String| base64::engine::general_purpose::STANDARD.encode(pem);
+    let cluster = json!({"server": "https://127.0.0.1:PORT", "certificate-authority-data": encode(authority.pem())});
+    let user =
+        json!({"client-certificate-data": encode(shown.pem()), "client-key-data": encode(client.serialize_pem())});
+    let config = json!({"current-context": "c", "clusters": [{"name": "k", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}], "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}]});
+    (config.to_string(), Arc::new(tls))
+}
