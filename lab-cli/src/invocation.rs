@@ -1,0 +1,140 @@
+//! One call of the command line: what was asked for everywhere, and what it works with.
+
+use crate::arguments::{Color, Global};
+use crate::lab::Lab;
+use crate::screen::Screen;
+use crate::surroundings::{Surroundings, executable};
+use crate::trouble::Trouble;
+use lab_core::Link;
+use lab_core::execute::seal::{Ids, KeyFile};
+use lab_core::execute::{Interrupt, KeySource};
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One call of the command line.
+pub(crate) struct Invocation<'a> {
+    pub(crate) lab: &'a Lab,
+    /// How this command line is called, for commands to be copied.
+    pub(crate) name: String,
+    pub(crate) global: Global,
+    pub(crate) screen: Screen,
+    pub(crate) ids: Arc<Ids>,
+    /// How a run is interrupted; `None` for ^C.
+    pub(crate) interrupt: Option<Interrupt>,
+    answers: Arc<Mutex<Option<Box<dyn BufRead + Send>>>>,
+    variables: BTreeMap<String, String>,
+    link: Option<Link>,
+    keys: Option<KeySource>,
+    executable: Option<String>,
+}
+
+impl<'a> Invocation<'a> {
+    pub(crate) fn new(lab: &'a Lab, name: String, global: Global, around: Surroundings) -> Invocation<'a> {
+        let colors = match global.color {
+            Color::Auto => around.colors,
+            Color::Always => true,
+            Color::Never => false,
+        };
+        let screen = Screen::new(around.out, around.err, around.terminal, colors, global.json);
+        Invocation {
+            lab,
+            name,
+            global,
+            screen,
+            ids: around.ids,
+            interrupt: around.interrupt,
+            answers: Arc::new(Mutex::new(around.answers)),
+            variables: around.variables,
+            link: around.link,
+            keys: around.keys,
+            executable: around.executable,
+        }
+    }
+
+    /// Returns the same call on another state, with other keys, to another outside.
+    pub(crate) fn elsewhere(&self, state: PathBuf, keys: KeySource, link: Link) -> Invocation<'a> {
+        Invocation {
+            lab: self.lab,
+            name: self.name.clone(),
+            global: Global { state, ..self.global.clone() },
+            screen: self.screen.clone(),
+            ids: self.ids.clone(),
+            interrupt: self.interrupt.clone(),
+            answers: self.answers.clone(),
+            variables: self.variables.clone(),
+            link: Some(link),
+            keys: Some(keys),
+            executable: self.executable.clone(),
+        }
+    }
+
+    /// Returns the name of the stack: the lab's, and the environment's where there is one.
+    pub(crate) fn stack(&self) -> String {
+        match &self.global.env {
+            Some(env) => format!("{}-{env}", self.lab.name),
+            None => self.lab.name.clone(),
+        }
+    }
+
+    /// Returns how the outside is reached.
+    pub(crate) fn link(&self) -> Result<Link, Trouble> {
+        if let Some(link) = &self.link {
+            return Ok(link.clone());
+        }
+        let variable = |name: &str| {
+            let value = self.variables.get(name).or_else(|| self.variables.get(&name.to_lowercase()));
+            value.filter(|value| !value.is_empty()).map(|value| (name.to_owned(), value.clone()))
+        };
+        let said = self.global.proxy.clone().map(|value| ("--proxy".to_owned(), value));
+        match said.or_else(|| variable("LAB_PROXY")).or_else(|| variable("HTTPS_PROXY")) {
+            None => Ok(Link::direct()),
+            Some((_, value)) if value == "direct" => Ok(Link::direct()),
+            Some((source, value)) => proxy(&value).map(Link::through).ok_or_else(|| {
+                Trouble::new(format!("failed to use the proxy {value:?} that {source} names"))
+                    .because("it is not of the form http://IP:PORT")
+                    .hint("name it by its address, as in `--proxy http://127.0.0.1:3128`, or say `--proxy direct`")
+                    .usage()
+            }),
+        }
+    }
+
+    /// Returns where the keys come from that seal secrets.
+    pub(crate) fn keys(&self) -> Result<KeySource, Trouble> {
+        match &self.keys {
+            Some(keys) => Ok(keys.clone()),
+            None => {
+                let file = KeyFile::locate_in(|name| self.variables.get(name).map(Into::into))?;
+                Ok(KeySource::File { file, lab: self.global.state.clone() })
+            }
+        }
+    }
+
+    /// Returns the digest of the executable.
+    pub(crate) fn executable(&self) -> Result<String, Trouble> {
+        match &self.executable {
+            Some(digest) => Ok(digest.clone()),
+            None => executable().map_err(|error| Trouble::new("failed to read the running executable").because(error)),
+        }
+    }
+
+    /// Asks a person, and returns what was answered; `None` when there is nobody.
+    pub(crate) fn ask(&self, question: &str) -> Option<String> {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = answers.as_mut().filter(|_| !self.screen.json())?;
+        self.screen.question(question);
+        let mut answer = String::new();
+        match answers.read_line(&mut answer) {
+            Ok(_) => Some(answer.trim().to_lowercase()),
+            Err(_) => None,
+        }
+    }
+}
+
+/// Returns the address of a proxy as a person writes it.
+fn proxy(text: &str) -> Option<SocketAddr> {
+    let rest = text.strip_prefix("http://")?;
+    rest.strip_suffix('/').unwrap_or(rest).parse().ok()
+}

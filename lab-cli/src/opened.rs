@@ -1,0 +1,135 @@
+//! A stack, opened: its state, what the program declares, and how the outside is reached.
+
+use crate::invocation::Invocation;
+use crate::trouble::Trouble;
+use lab_core::execute::disk::{Disk, FaultyDisk};
+use lab_core::execute::lock::Lock;
+use lab_core::execute::{self, KeySource, LabDir, Ledger, Look, SavedPlan, Store};
+use lab_core::plan::{self, ForeignClaim, Observations, Plan, Request, Verb};
+use lab_core::{Declared, Link, State};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A stack, opened.
+pub(crate) struct Opened {
+    pub(crate) declared: Arc<Declared>,
+    pub(crate) ledger: Ledger,
+    pub(crate) link: Link,
+    pub(crate) keys: KeySource,
+    foreign: Vec<ForeignClaim>,
+    // Held until everything above is done with.
+    _lock: Option<Lock>,
+}
+
+/// Returns the lab directory.
+pub(crate) fn directory(invocation: &Invocation<'_>) -> LabDir {
+    LabDir::new(&invocation.global.state)
+}
+
+/// Returns the state of the stack without opening it for writing and without running the program.
+pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Look, Trouble> {
+    Ok(Store::look(&*directory(invocation).disk(), &invocation.stack(), &invocation.keys()?)?)
+}
+
+/// Opens the state of the stack for writing, without running the program. `verb` is what a second process is told.
+pub(crate) fn write(invocation: &Invocation<'_>, verb: &str) -> Result<(Store, Lock), Trouble> {
+    let dir = directory(invocation);
+    let lock = dir.lock(verb, SystemTime::now())?;
+    let (store, cut) = dir.open(&invocation.stack(), invocation.keys()?)?;
+    if let Some(cut) = cut {
+        invocation.screen.warning(&format!(
+            "the last {} bytes of {} were half written and are cut off: {}",
+            cut.bytes, cut.file, cut.why
+        ));
+    }
+    Ok((store, lock))
+}
+
+impl Opened {
+    /// Opens the stack for looking: nothing is written, not even a directory.
+    pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Opened, Trouble> {
+        let disk = directory(invocation).disk();
+        let (stack, keys) = (invocation.stack(), invocation.keys()?);
+        // Opening a journal makes it durable, which is writing; so it is opened on a copy.
+        let copy = FaultyDisk::new();
+        let name = format!("{stack}.journal");
+        let content = disk
+            .read(&name)
+            .map_err(|error| Trouble::new(format!("failed to read {}", disk.place(&name))).because(error))?;
+        // Damage is reported with the file's own name.
+        Store::look(&*disk, &stack, &keys)?;
+        if let Some(content) = content {
+            copy.put(&name, &content);
+        }
+        let (store, _) = Store::open(Arc::new(copy), &stack, keys)?;
+        Opened::load(invocation, store, None, &mut |_| Ok(()))
+    }
+
+    /// Opens the stack for writing. With a saved plan, its secrets and the key of their fingerprints are taken over.
+    /// `adapt` may still change what is declared.
+    pub(crate) fn write(
+        invocation: &Invocation<'_>,
+        verb: &str,
+        saved: Option<&SavedPlan>,
+        adapt: &mut dyn FnMut(&mut Declared) -> Result<(), Trouble>,
+    ) -> Result<Opened, Trouble> {
+        let (mut store, lock) = write(invocation, verb)?;
+        if let Some(saved) = saved {
+            let vault = saved.vault(&invocation.keys()?.for_opening()?)?;
+            if store.state().key.is_none() {
+                store.adopt(vault);
+            } else {
+                for fingerprint in saved.secrets.keys() {
+                    let value = vault.get(fingerprint);
+                    let unreadable = |why| Trouble::new("failed to open the secrets of the plan").because(why);
+                    store.vault().put(&value.map_err(unreadable)?);
+                }
+            }
+        }
+        Opened::load(invocation, store, Some(lock), adapt)
+    }
+
+    fn load(
+        invocation: &Invocation<'_>,
+        store: Store,
+        lock: Option<Lock>,
+        adapt: &mut dyn FnMut(&mut Declared) -> Result<(), Trouble>,
+    ) -> Result<Opened, Trouble> {
+        let (dir, stack, keys) = (directory(invocation), invocation.stack(), invocation.keys()?);
+        let link = invocation.link()?;
+        let vault = store.vault().clone();
+        let (outputs, foreign) = execute::neighbours(&*dir.disk(), &dir.stacks()?, &stack, &keys, &vault)?;
+        let mut declared = invocation.lab.load(&stack, invocation.global.env.as_deref(), vault, outputs)?;
+        adapt(&mut declared)?;
+        let ledger = Ledger::new(store, link.clock.clone());
+        Ok(Opened { declared: Arc::new(declared), ledger, link, keys, foreign, _lock: lock })
+    }
+
+    /// Returns the state as it is now.
+    pub(crate) fn state(&self) -> State {
+        self.ledger.with(|store| store.state().clone())
+    }
+
+    /// Returns the time, to the second: what a saved plan can hold.
+    pub(crate) fn now(&self) -> u64 {
+        self.link.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    /// Looks at the world, as far as is asked for.
+    pub(crate) async fn observe(&self, refresh: bool) -> Observations {
+        execute::observe(self.declared.clone(), &self.ledger, &self.link, refresh).await
+    }
+
+    /// Returns the plan. `at` is in seconds since 1970.
+    pub(crate) fn plan(&self, verb: Verb, targets: &[String], seen: &Observations, at: u64) -> Plan {
+        let now = UNIX_EPOCH + Duration::from_secs(at);
+        let request = Request { verb, targets: targets.to_vec(), now, foreign: self.foreign.clone() };
+        self.ledger.with(|store| plan::plan(&self.declared, store.state(), seen, &request))
+    }
+
+    /// Closes the state, and lets go of the lock.
+    pub(crate) fn close(self) -> Result<(), Trouble> {
+        let Opened { declared: _, ledger, link: _, keys: _, foreign: _, _lock } = self;
+        Ok(ledger.close()?)
+    }
+}

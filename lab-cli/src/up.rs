@@ -1,0 +1,181 @@
+//! `up` and `destroy`: plan, show, ask, do.
+
+use crate::arguments::{Consent, Run};
+use crate::invocation::Invocation;
+use crate::opened::Opened;
+use crate::preview::refuse;
+use crate::progress;
+use crate::show;
+use crate::trouble::{FAILED, PARTLY, Trouble};
+use lab_core::execute::{Interrupt, Options, Refused, Report, SavedPlan, execute, state_digest};
+use lab_core::plan::{Plan, Tone, Verb};
+use lab_core::redact;
+use serde_json::json;
+use std::path::Path;
+
+pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Result<u8, Trouble> {
+    let saved = run.plan.as_deref().map(read).transpose()?;
+    if let Some(saved) = &saved {
+        fits(invocation, saved, verb)?;
+    }
+    let opened = Opened::write(invocation, &verb.to_string(), saved.as_ref(), &mut |_| Ok(()))?;
+    let plan = match &saved {
+        Some(saved) => {
+            let plan = opened.plan(verb, &saved.targets, &saved.observations, saved.at);
+            saved.check(&plan, &state_digest(&opened.state()), &invocation.executable()?)?;
+            plan
+        }
+        None => {
+            let seen = opened.observe(run.scope.refresh).await;
+            opened.plan(verb, &run.scope.target, &seen, opened.now())
+        }
+    };
+    finish(invocation, opened, &plan, &run.consent, saved.is_some()).await
+}
+
+fn read(file: &Path) -> Result<SavedPlan, Trouble> {
+    let shown = file.display().to_string();
+    let bytes =
+        std::fs::read(file).map_err(|error| Trouble::new(format!("failed to read the plan {shown}")).because(error))?;
+    Ok(SavedPlan::from_bytes(&shown, &bytes)?)
+}
+
+/// Refuses what can be told from the file alone, before anything is locked.
+fn fits(invocation: &Invocation<'_>, saved: &SavedPlan, verb: Verb) -> Result<(), Trouble> {
+    let ours = invocation.stack();
+    if saved.plan.stack != ours {
+        return Err(Refused::Stack { theirs: saved.plan.stack.clone(), ours }.into());
+    }
+    if saved.verb() != verb {
+        let theirs = saved.verb();
+        return Err(Trouble::new(format!("failed to {verb}"))
+            .because(format!("the plan was made for `{theirs}`"))
+            .hint(format!("`{theirs} PLAN` does it")));
+    }
+    Ok(())
+}
+
+/// Shows a plan, asks for consent, carries it out, and closes the state.
+pub(crate) async fn finish(
+    invocation: &Invocation<'_>,
+    opened: Opened,
+    plan: &Plan,
+    consent: &Consent,
+    saved: bool,
+) -> Result<u8, Trouble> {
+    show::plan(&invocation.screen, plan);
+    refuse(plan)?;
+    consented(invocation, plan, consent.yes, saved)?;
+    let report = carry_out(invocation, &opened, plan, consent.parallel).await;
+    let exit = result(invocation, &opened, plan, &report);
+    opened.close()?;
+    Ok(exit)
+}
+
+/// Asks whether the plan that was shown is to be done.
+fn consented(invocation: &Invocation<'_>, plan: &Plan, yes: bool, saved: bool) -> Result<(), Trouble> {
+    let destroys = plan.destroys().count() > 0;
+    // A plan in a file was looked at before; what it destroys is asked for all the same.
+    if yes || plan.is_empty() || (saved && !destroys) {
+        return Ok(());
+    }
+    let question =
+        if destroys { "This destroys data, as listed above. Type `yes` to do it:" } else { "Do this? [y/N]" };
+    match invocation.ask(question).as_deref() {
+        Some("yes") => Ok(()),
+        Some("y") if !destroys => Ok(()),
+        Some(_) => Err(Trouble::new("it was declined; nothing was changed")),
+        None => Err(Trouble::new("nothing was changed: the plan needs consent, and there is nobody to ask")
+            .hint("`--yes` consents to the plan that is shown; `preview --out FILE` keeps one to look at first")),
+    }
+}
+
+/// Carries out a plan that was consented to.
+pub(crate) async fn carry_out(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, parallel: usize) -> Report {
+    let interrupt = invocation.interrupt.clone().unwrap_or_default();
+    let listening = invocation.interrupt.is_none().then(|| listen(invocation, interrupt.clone()));
+    let options = Options {
+        parallel,
+        sink: progress::sink(&invocation.screen, opened.declared.vault.clone()),
+        interrupt,
+        ids: invocation.ids.clone(),
+        ..Options::default()
+    };
+    let report = execute(plan, opened.declared.clone(), opened.ledger.clone(), opened.link.clone(), options).await;
+    if let Some(listening) = listening {
+        listening.abort();
+    }
+    report
+}
+
+/// Listens to ^C: once, and what is in flight is finished; twice, and it is abandoned; three times, and that is that.
+fn listen(invocation: &Invocation<'_>, interrupt: Interrupt) -> tokio::task::JoinHandle<()> {
+    let screen = invocation.screen.clone();
+    tokio::spawn(async move {
+        for message in [
+            "interrupted: what is in flight is finished, nothing new is started; ^C again abandons it",
+            "abandoned: the next run finds out what became of it",
+        ] {
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            screen.warning(message);
+            interrupt.ask();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(PARTLY.into());
+        }
+    })
+}
+
+/// Says what came of a run, and returns the exit code.
+fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Report) -> u8 {
+    let screen = &invocation.screen;
+    let open = report.failed.iter().filter(|failure| failure.open).count();
+    let partly = report.interrupted || open > 0 || !report.done.is_empty();
+    let exit = match (report.complete(), partly) {
+        (true, _) => 0,
+        (false, true) => PARTLY,
+        (false, false) => FAILED,
+    };
+    // What concerns the whole run was no step, so no step has told it.
+    for failure in report.failed.iter().filter(|failure| !plan.steps.iter().any(|step| step.urn == failure.urn)) {
+        let what = format!("failed to {} what happened to {}", failure.action, plan.stack);
+        screen.trouble(&Trouble { what, cause: Some(failure.error.clone()), hint: failure.hint.clone(), exit });
+    }
+    let outputs = opened.ledger.with(|store| store.state().outputs.clone());
+    let mut parts = vec![format!("{} done", report.done.len())];
+    for (n, what) in [(report.failed.len(), "failed"), (report.not_started.len(), "not started")] {
+        if n > 0 {
+            parts.push(format!("{n} {what}"));
+        }
+    }
+    let again = match (exit, report.interrupted) {
+        (0, _) => "",
+        (_, true) => " It was interrupted; run it again, and it goes on from here.",
+        (_, false) if open > 0 => " What was begun is recorded; run it again, and it goes on from here.",
+        (_, false) => " Run it again once the cause is gone.",
+    };
+    if !plan.is_empty() || exit != 0 {
+        let tone = if exit == 0 { Tone::Strong } else { Tone::Error };
+        screen.line(0, &[(tone, &format!("{}: {}.", plan.stack, parts.join(", "))), (Tone::Plain, again)]);
+    }
+    if exit == 0 && plan.verb == Verb::Up && !plan.partial {
+        show::outputs(screen, &redact(&outputs));
+    }
+    screen.event(
+        "result",
+        json!({
+            "stack": plan.stack,
+            "verb": plan.verb,
+            "done": report.done.len(),
+            "failed": report.failed.len(),
+            "not_started": report.not_started.len(),
+            "open": open,
+            "interrupted": report.interrupted,
+            "outputs": redact(&outputs),
+            "exit": exit,
+        }),
+    );
+    exit
+}
