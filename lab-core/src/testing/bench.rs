@@ -9,6 +9,7 @@ use crate::plan::{self, Observations, Plan, Request, Verb};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,8 @@ pub struct Bench {
     world: Arc<World>,
     now: SystemTime,
     seed: u64,
+    /// How many runs there were, of this bench and of what a crash made of it: no two draw the same ids.
+    runs: Arc<AtomicU64>,
     vocabulary: Vocabulary,
 }
 
@@ -59,6 +62,7 @@ impl Bench {
             world,
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             seed: 1,
+            runs: Arc::default(),
             vocabulary: Vocabulary::default(),
         }
     }
@@ -90,6 +94,19 @@ impl Bench {
     /// Returns the same bench with what a crash leaves of its disk.
     pub fn crashed(&self, crash: Crash) -> Bench {
         self.clone().on(self.disk.reopen(crash))
+    }
+
+    /// Returns a copy with a disk and a world of its own, for another future of the same past. The bench must be over
+    /// its own [`World`].
+    pub fn fork(&self) -> Bench {
+        let world = Arc::new(self.world.fork());
+        let there = world.clone();
+        Bench {
+            link: Arc::new(move |clock| Link::memory(there.clone()).on(clock)),
+            world,
+            runs: Arc::new(AtomicU64::new(self.runs.load(Ordering::SeqCst))),
+            ..self.crashed(Crash::Process)
+        }
     }
 
     /// Returns the same bench knowing a provider that no program declares.
@@ -260,7 +277,7 @@ impl Bench {
                 }),
                 interrupt: trial.interrupt.clone(),
                 faults: trial.faults.clone(),
-                ids: Arc::new(Ids::seeded(self.seed.wrapping_add(self.disk.operations().len() as u64))),
+                ids: Arc::new(Ids::seeded(self.seed.wrapping_add(self.runs.fetch_add(1, Ordering::SeqCst) << 32))),
             };
             let report = execute(&plan, declared, ledger.clone(), link, options).await;
             if !report.stopped {

@@ -92,11 +92,26 @@ impl World {
         let mut places: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
         for ((place, name), item) in &contents.items {
             let entry = json!({ "value": item.value, "ready": item.unfinished == 0 && item.leaving.is_none() });
-            // The number of a container is in the names of places inside; it differs from run to run.
-            let place = place.split('#').next().unwrap_or(place).to_owned();
-            places.entry(place).or_default().insert(name.clone(), entry);
+            places.entry(unnumbered(place)).or_default().insert(name.clone(), entry);
         }
         json!(places)
+    }
+
+    /// Returns everything that exists: place, name and thing.
+    pub fn items(&self) -> Vec<(String, String, Item)> {
+        let contents = self.contents();
+        contents.items.iter().map(|((place, name), item)| (place.clone(), name.clone(), item.clone())).collect()
+    }
+
+    /// Returns a copy that goes its own way from here.
+    pub fn fork(&self) -> World {
+        let contents = self.contents();
+        World(Mutex::new(Contents {
+            items: contents.items.clone(),
+            log: contents.log.clone(),
+            serial: contents.serial,
+            cut_off: contents.cut_off.clone(),
+        }))
     }
 
     /// Returns how many things exist.
@@ -158,10 +173,16 @@ impl World {
         }
         if left == 0 {
             contents.items.remove(&key);
-            // What lay inside goes with it, except what lies elsewhere.
+            // What lay inside goes with it, at any depth.
             let inside = format!("#{serial}");
-            contents.items.retain(|(place, _), _| !place.ends_with(&inside));
+            contents.items.retain(|(place, _), _| !place.split('/').any(|part| part.ends_with(&inside)));
         }
         Some(left)
     }
+}
+
+/// Returns the name of a place without the numbers of the containers on the way, which differ from run to run.
+fn unnumbered(place: &str) -> String {
+    let plain = |part: &str| part.split('#').next().unwrap_or(part).to_owned();
+    place.split('/').map(plain).collect::<Vec<_>>().join("/")
 }
