@@ -90,6 +90,8 @@ enum Halt {
     Failed { error: String, hint: Option<String> },
     Interrupted,
     Stopped,
+    /// It stays where it is, and in the state, though its container goes.
+    LeftBehind,
 }
 
 impl From<String> for Halt {
@@ -157,9 +159,9 @@ impl From<Stopped> for Halt {
 impl Operation {
     /// Carries the operation out.
     pub(super) async fn run(mut self, ground: &Ground) -> Ending {
-        let deadline = ground.clock.now() + self.timeout;
+        let deadline = ground.clock.now() + ground.clock.patience(self.timeout);
         match self.attempt(ground, deadline).await {
-            Ok(()) => Ending::Done,
+            Ok(()) | Err(Halt::LeftBehind) => Ending::Done,
             Err(Halt::Stopped) => Ending::Stopped,
             Err(Halt::Interrupted) => Ending::Interrupted,
             Err(Halt::Failed { error, hint }) => {
@@ -335,7 +337,7 @@ impl Operation {
         };
         let mut events = Vec::new();
         if !self.kind.generated()
-            && let Ok((_, Some(reached))) = self.connect(ground, ground.clock.now() + self.timeout).await?
+            && let Ok((_, Some(reached))) = self.connect(ground, ground.clock.now() + ground.clock.patience(self.timeout)).await?
         {
             events.push(reached);
         }
@@ -521,13 +523,11 @@ impl Operation {
                 ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
                 ground.tell(Progress::Warning {
                     urn: Some(self.urn.clone()),
-                    message: format!("it was left behind: {}", error.message),
+                    message: format!("it was left behind: {}; delete it by hand, then `state forget` it", error.message),
                 });
                 self.begun = false;
-                return Err(Halt::Failed {
-                    error: format!("it was left behind: {}", error.message),
-                    hint: Some("delete it by hand, then `state forget` it".into()),
-                });
+                // The plan said that it may come to this: what contains it goes all the same.
+                return Err(Halt::LeftBehind);
             }
             let waited = self.timeout.as_secs();
             return Err(Halt::Failed {

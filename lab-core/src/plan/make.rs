@@ -374,6 +374,8 @@ impl<'a> Planner<'a> {
         let live = match seen {
             Some(Seen::There(made)) => made.live.as_ref(),
             Some(Seen::Gone) => {
+                // What it held went with it.
+                self.going.insert(node.urn.clone());
                 self.forget(&node.urn, record, false, "it is gone");
                 return self.create(wanted, vec!["it was there and is gone".into()]);
             }
@@ -561,8 +563,11 @@ impl<'a> Planner<'a> {
     fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
         self.going.insert(urn.clone());
         let container = record.spec.container.as_ref();
-        let already_gone = container
-            .is_some_and(|container| self.state.records.get(container).is_none_or(|record| record.status == Status::Gone));
+        let already_gone = container.is_some_and(|container| {
+            let record = self.state.records.get(container);
+            let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
+            seen_gone || record.is_none_or(|record| record.status == Status::Gone)
+        });
         if record.spec.outside && already_gone {
             let mut step = Step::blank(urn, Action::LeaveBehind);
             step.reasons.push("what contained it is gone, and it has effects outside".into());

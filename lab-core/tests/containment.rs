@@ -1,0 +1,256 @@
+//! Containment: what lives inside something goes with it, unless it has effects outside.
+
+mod yard;
+
+use lab_core::plan::{Observations, Seen, Verb};
+use lab_core::testing::{Bench, Memory, Thing, Trial};
+use lab_core::*;
+use yard::{failures, problems, settled, steps};
+
+/// A box that stands somewhere, with a plain thing, a volume with effects outside and a nested box in it; and a
+/// thing outside that is wired to the plain one.
+#[derive(Clone, Copy)]
+struct Rack {
+    stand: &'static str,
+    volume: bool,
+    plain: bool,
+    guard: Option<bool>,
+    deep: bool,
+}
+
+impl Default for Rack {
+    fn default() -> Rack {
+        Rack { stand: "here", volume: true, plain: true, guard: None, deep: false }
+    }
+}
+
+impl Rack {
+    fn declare(&self, stack: &Stack) -> Result<(), ProgramError> {
+        let rack = stack.provider("rack", Memory::at("rack"));
+        let container = rack.resource("box").add(Thing { stand: self.stand.into(), ..Thing::new("box", "box") });
+        let inside = stack.provider("inside", Memory::inside(&container));
+        if self.plain {
+            let plain = inside.resource("plain");
+            let plain = match self.guard {
+                Some(guard) => plain.protect(guard),
+                None => plain,
+            };
+            let plain = plain.add(Thing::new("plain", "in"));
+            rack.resource("wired").add(Thing::new("wired", plain.output(|plain| plain.room)));
+        }
+        if self.volume {
+            inside.resource("volume").add(Thing { outside: true, ..Thing::new("volume", "data") });
+        }
+        if self.deep {
+            let nested = inside.resource("nested").add(Thing::new("nested", "box"));
+            let deepest = stack.provider("deepest", Memory::inside(&nested));
+            deepest.resource("pearl").protect(true).add(Thing::new("pearl", "white"));
+        }
+        Ok(())
+    }
+}
+
+fn applied(rack: Rack) -> Bench {
+    let bench = Bench::new().knows::<Memory>();
+    bench.up_whole(|stack| rack.declare(stack));
+    settled(&bench, |stack| rack.declare(stack));
+    bench.world().clear_log();
+    bench
+}
+
+fn nothing(_: &Stack) -> Result<(), ProgramError> {
+    Ok(())
+}
+
+#[test]
+fn what_a_destroyed_container_holds_goes_without_a_call() {
+    let bench = applied(Rack { volume: false, ..Rack::default() });
+    bench.up_whole(nothing);
+    let log = bench.world().log();
+    assert!(!log.iter().any(|call| call.contains("plain")), "{log:?}");
+    assert!(log.contains(&"delete rack/box".to_owned()), "{log:?}");
+    assert!(bench.state().records.is_empty());
+}
+
+#[test]
+fn what_has_effects_outside_is_deleted_by_call_before_its_container() {
+    let bench = applied(Rack { plain: false, ..Rack::default() });
+    assert!(bench.destroy(|stack| Rack { plain: false, ..Rack::default() }.declare(stack)).complete());
+    assert_eq!(bench.world().log(), ["delete rack/box#1/volume", "delete rack/box"]);
+}
+
+/// An unreachable cluster could not be destroyed in one run: what was left behind counted as failed, and held up the
+/// deletion of the machine.
+#[test]
+fn what_cannot_be_reached_is_left_behind_and_told_at_every_run() {
+    let rack = Rack { plain: false, ..Rack::default() };
+    let bench = applied(rack);
+    bench.world().cut_off("rack/box#1", true);
+    let trial = Trial::default();
+    let report = bench.attempt(|stack| rack.declare(stack), Verb::Destroy, &trial).unwrap();
+    assert!(report.complete(), "{report:#?}");
+    assert_eq!(bench.world().log(), ["delete rack/box"]);
+    let state = bench.state();
+    assert!(state.records.is_empty());
+    assert_eq!(state.condemned.values().map(|left| left.urn.name()).collect::<Vec<_>>(), ["volume"]);
+    let warned = |plan: lab_core::plan::Plan| plan.warnings.join("\n");
+    assert!(warned(bench.preview(nothing)).contains("volume was left behind"));
+    assert!(warned(bench.preview(|stack| rack.declare(stack))).contains("volume was left behind"));
+    bench.up_whole(nothing);
+    assert_eq!(bench.state().condemned.len(), 1, "it stays until a person forgets it");
+}
+
+#[test]
+fn a_container_that_vanished_took_its_children_along() {
+    let rack = Rack { volume: false, ..Rack::default() };
+    let bench = applied(rack);
+    bench.world().take_away("rack", "box");
+    bench.refresh(|stack| rack.declare(stack));
+    bench.up_whole(|stack| rack.declare(stack));
+    let log = bench.world().log();
+    assert!(!log.iter().any(|call| call.starts_with("delete")), "{log:?}");
+    assert!(log.iter().any(|call| call.starts_with("create rack/box#") && call.ends_with("/plain")), "{log:?}");
+    settled(&bench, |stack| rack.declare(stack));
+}
+
+/// Seen to be gone by the same run, not by an earlier refresh: its children were to be deleted by calls into a
+/// container that was not there.
+#[test]
+fn a_container_seen_to_be_gone_takes_its_children_along_in_the_same_plan() {
+    let rack = Rack { volume: false, ..Rack::default() };
+    let bench = applied(rack);
+    bench.world().take_away("rack", "box");
+    let mut seen = Observations::default();
+    let urn = bench.state().records.keys().find(|urn| urn.name() == "box").unwrap().clone();
+    seen.seen.insert(urn, Seen::Gone);
+    let plan = bench.plan(|stack| rack.declare(stack), Verb::Up, &seen, &[]);
+    assert!(!steps(&plan).iter().any(|step| step.starts_with("delete")), "{:#?}", steps(&plan));
+    let trial = Trial { refresh: true, ..Trial::default() };
+    let report = bench.attempt(|stack| rack.declare(stack), Verb::Up, &trial).unwrap();
+    assert!(report.complete(), "{report:#?}");
+    settled(&bench, |stack| rack.declare(stack));
+}
+
+#[test]
+fn what_a_vanished_container_left_outside_is_told_and_kept() {
+    let rack = Rack { plain: false, ..Rack::default() };
+    let bench = applied(rack);
+    bench.world().take_away("rack", "box");
+    let trial = Trial { refresh: true, ..Trial::default() };
+    let report = bench.attempt(nothing, Verb::Up, &trial).unwrap();
+    assert!(report.complete(), "{report:#?}");
+    assert_eq!(bench.state().condemned.len(), 1, "{:#?}", bench.state());
+    assert!(bench.preview(nothing).warnings[0].contains("volume was left behind"));
+}
+
+#[test]
+fn a_replaced_container_gets_everything_it_had_and_what_was_outside_is_deleted_in_the_old_one() {
+    let bench = applied(Rack::default());
+    let moved = Rack { stand: "there", ..Rack::default() };
+    bench.up_whole(|stack| moved.declare(stack));
+    let log = bench.world().log();
+    let at = |call: &str| log.iter().position(|other| other == call).unwrap_or_else(|| panic!("{call} in {log:?}"));
+    let new = log.iter().find(|call| call.starts_with("create rack/box#")).unwrap();
+    let room = new.trim_start_matches("create ").rsplit_once('/').unwrap().0.to_owned();
+    assert_ne!(room, "rack/box#1");
+    let order = ["delete rack/box#1/volume", "delete rack/box", "create rack/box", &format!("create {room}/volume")];
+    let positions: Vec<usize> = order.iter().map(|call| at(call)).collect();
+    assert!(positions.is_sorted(), "{log:?}");
+    assert!(at(&format!("create {room}/plain")) < at("update rack/wired"), "{log:?}");
+    assert!(!log.iter().any(|call| call.ends_with("plain") && call.starts_with("delete")), "{log:?}");
+    settled(&bench, |stack| moved.declare(stack));
+}
+
+#[test]
+fn the_plan_shows_what_a_replacement_takes_down() {
+    let bench = applied(Rack { volume: false, ..Rack::default() });
+    let plan = bench.preview(|stack| Rack { volume: false, stand: "there", ..Rack::default() }.declare(stack));
+    insta::assert_snapshot!(yard::shown(&plan), @r#"
+      rack
+        ± replace memory:thing box
+            because /stand: a thing cannot be moved
+            /stand: "here" -> "there"
+        ~ update memory:thing wired
+            may stay as it is, once its inputs are known
+            /text: "rack/box#1/plain#2" -> known after plain
+      inside
+        + create memory:thing plain
+            because what contains it is made anew
+    lab: 1 to create, 1 to replace, 1 to update, 0 unchanged.
+    "#);
+}
+
+#[test]
+fn something_protected_inside_blocks_the_replacement_and_the_end_of_its_container() {
+    let guarded = Rack { guard: Some(true), volume: false, ..Rack::default() };
+    let bench = applied(guarded);
+    // What the new program says does not lift what was applied.
+    let lifted = Rack { guard: Some(false), ..guarded };
+    for (what, plan) in [
+        ("replaced", bench.preview(|stack| Rack { stand: "there", ..guarded }.declare(stack))),
+        ("replaced, not lifted", bench.preview(|stack| Rack { stand: "there", ..lifted }.declare(stack))),
+        (
+            "its line gone as well",
+            bench.preview(|stack| Rack { stand: "there", plain: false, ..guarded }.declare(stack)),
+        ),
+        ("gone", bench.preview(nothing)),
+        ("destroyed", bench.plan(|stack| guarded.declare(stack), Verb::Destroy, &Observations::default(), &[])),
+    ] {
+        let all = problems(&plan).join("\n");
+        assert!(all.contains("memory:thing plain is protected, and would be deleted"), "{what}: {all}");
+    }
+    bench.up_whole(|stack| lifted.declare(stack));
+    bench.up_whole(|stack| Rack { stand: "there", ..lifted }.declare(stack));
+}
+
+#[test]
+fn protection_reaches_up_through_every_container() {
+    let deep = Rack { deep: true, volume: false, plain: false, ..Rack::default() };
+    let bench = applied(deep);
+    let plan = bench.preview(|stack| Rack { stand: "there", ..deep }.declare(stack));
+    assert!(problems(&plan).join("\n").contains("pearl is protected"), "{:?}", problems(&plan));
+    let plan = bench.preview(nothing);
+    assert!(problems(&plan).join("\n").contains("pearl is protected"), "{:?}", problems(&plan));
+}
+
+#[test]
+fn a_container_that_cannot_be_deleted_keeps_its_children_in_the_state() {
+    let (bench, yard) = yard::yard();
+    let program = |stack: &Stack| {
+        let shop = stack.provider("shop", yard::Shop::at("shop"));
+        let container = shop.resource("box").add(yard::Odd::new("box", "box"));
+        let inside = stack.provider("inside", yard::Shop::inside(&container));
+        inside.resource("child").add(yard::Odd::new("child", "in"));
+        Ok(())
+    };
+    bench.up_whole(program);
+    yard.upset("delete", "box", yard::Upset::Fail(Class::Invalid));
+    let report = bench.up(nothing);
+    assert_eq!(failures(&report), ["delete box: it was upset"]);
+    assert_eq!(report.not_started.len(), 1, "{report:#?}");
+    assert_eq!(bench.state().records.len(), 2);
+    bench.up_whole(nothing);
+    assert!(bench.state().records.is_empty());
+}
+
+#[test]
+fn a_child_whose_line_goes_is_deleted_by_call_while_its_container_stays() {
+    let bench = applied(Rack::default());
+    bench.up_whole(|stack| Rack { volume: false, ..Rack::default() }.declare(stack));
+    assert_eq!(bench.world().log(), ["delete rack/box#1/volume"]);
+}
+
+#[test]
+fn nothing_connects_to_a_container_before_it_exists() {
+    let (bench, yard) = yard::yard();
+    let program = |stack: &Stack| {
+        let shop = stack.provider("shop", yard::Shop::at("shop"));
+        let container = shop.resource("box").add(yard::Odd { calls: 3, ..yard::Odd::new("box", "box") });
+        let inside = stack.provider("inside", yard::Shop::inside(&container));
+        inside.resource("child").add(yard::Odd::new("child", "in"));
+        Ok(())
+    };
+    bench.up_whole(program);
+    assert_eq!(yard.contents().connects, ["shop", "shop/box#1"]);
+    assert_eq!(yard.log(), ["create shop/box", "ready shop/box", "create shop/box#1/child"]);
+}

@@ -1,0 +1,501 @@
+//! Things that do what a test tells them to.
+
+use lab_core::{
+    Change, Claim, Class, Error, Found, Handle, Id, Impact, Input, Link, Lock, Made, Op, Order, Owner, Path, Provider,
+    Query, Realm, Resource, Result, Step, Types, Urn,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+/// Everything that exists, and what was done to it.
+#[derive(Default)]
+pub struct Yard(Mutex<Contents>);
+
+#[derive(Default)]
+pub struct Contents {
+    /// Things by place and key.
+    pub items: BTreeMap<(String, String), Item>,
+    /// What changed something, in order: `create shop/a`, `ready shop/a`, `delete shop/a`.
+    pub log: Vec<String>,
+    /// Where connections were made to.
+    pub connects: Vec<String>,
+    /// What was looked for.
+    pub finds: Vec<String>,
+    /// What goes wrong next, by the verb and the name.
+    upsets: BTreeMap<String, VecDeque<Upset>>,
+    /// How many are away at the moment, and how many were at most.
+    away: usize,
+    pub most_away: usize,
+    /// How many are being worked on, and how many were at most.
+    busy: usize,
+    pub most_busy: usize,
+    serial: u64,
+}
+
+/// One thing.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub mark: Option<String>,
+    pub value: Value,
+    pub serial: u64,
+    pub left: u32,
+    pub away: bool,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upset {
+    /// It fails and had no effect.
+    Fail(Class),
+    /// It fails, and perhaps had an effect. It had none.
+    Perhaps(Class),
+    /// It has its effect and fails.
+    After(Class),
+    /// The provider panics before it does anything.
+    Panic,
+    /// The provider panics when it has done it.
+    PanicAfter,
+    /// It has its effect and never comes back.
+    Hang,
+}
+
+impl Yard {
+    pub fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().expect("a test does not poison its world")
+    }
+
+    /// Lets the next call of `verb` on `name` go wrong.
+    pub fn upset(&self, verb: &str, name: &str, upset: Upset) {
+        self.contents().upsets.entry(format!("{verb} {name}")).or_default().push_back(upset);
+    }
+
+    /// Returns what was done since the last time.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.contents().log)
+    }
+
+    /// Returns what exists: `shop/a=text`.
+    pub fn things(&self) -> Vec<String> {
+        let contents = self.contents();
+        contents
+            .items
+            .iter()
+            .map(|((place, key), item)| format!("{place}/{key}={}", item.value["say"].as_str().unwrap_or_default()))
+            .collect()
+    }
+
+    /// Puts a thing there, as somebody else would.
+    pub fn plant(&self, place: &str, key: &str, value: Value) {
+        let mut contents = self.contents();
+        contents.serial += 1;
+        let item = Item { mark: None, value, serial: contents.serial, left: 0, away: false };
+        contents.items.insert((place.to_owned(), key.to_owned()), item);
+    }
+
+    /// Takes a thing away, as somebody else would.
+    pub fn steal(&self, place: &str, key: &str) {
+        self.contents().items.remove(&(place.to_owned(), key.to_owned()));
+    }
+}
+
+/// A provider of odd things.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shop {
+    pub place: Input<String>,
+    pub inside: Option<Urn>,
+}
+
+impl Shop {
+    pub fn at(place: &str) -> Shop {
+        Shop { place: place.into(), inside: None }
+    }
+
+    pub fn inside(container: &Handle<OddOutputs>) -> Shop {
+        Shop { place: container.output(|odd| odd.room).into(), inside: Some(container.urn().clone()) }
+    }
+}
+
+pub struct Counter {
+    yard: Arc<Yard>,
+    place: String,
+}
+
+impl Provider for Shop {
+    const NAME: &'static str = "odd";
+    type Client = Counter;
+
+    fn realm(&self) -> Realm {
+        match &self.inside {
+            Some(urn) => Realm::Inside(urn.clone()),
+            None => Realm::Stated(self.place.known().cloned().unwrap_or_default()),
+        }
+    }
+
+    async fn connect(self, link: Link) -> Result<Counter> {
+        let yard = link.world::<Yard>().ok_or_else(|| Error::invalid("there is no yard"))?;
+        yard.contents().connects.push(self.place.get().clone());
+        Ok(Counter { yard, place: self.place.get().clone() })
+    }
+
+    fn types(types: &mut Types<Shop>) {
+        types.add::<Odd>();
+        types.add::<Chore>();
+    }
+}
+
+/// How a thing says that it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turn {
+    /// It matters to nobody.
+    Nothing,
+    /// In place.
+    #[default]
+    Update,
+    /// In place, and it is away for a while.
+    Interrupt,
+    /// In place, and what it held is lost.
+    Wipe,
+    /// Another one, made after it went.
+    DeleteFirst,
+    /// Another one, made before it goes.
+    CreateFirst,
+}
+
+/// A thing that does what a test tells it to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Odd {
+    pub name: String,
+    /// Found by its name instead of its mark.
+    pub natural: bool,
+    pub say: Input<String>,
+    /// What a change of `say` means.
+    pub turn: Turn,
+    pub claims: Vec<Input<u64>>,
+    pub pool: bool,
+    /// Name, capacity and weight.
+    pub lock: Option<(String, u32, u32)>,
+    /// How many more calls its making and its changes take.
+    pub calls: u32,
+    /// Due at this second.
+    pub due: Option<u64>,
+    /// Outputs that it says will change.
+    pub announces: Vec<String>,
+    /// Gives itself another number at each change.
+    pub renumbers: bool,
+    /// What its making destroys.
+    pub wipes: Option<Input<String>>,
+    pub outside: bool,
+    pub unmarkable: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OddOutputs {
+    pub name: String,
+    pub say: String,
+    pub room: String,
+    pub number: u64,
+}
+
+impl Odd {
+    pub fn new(name: &str, say: impl Into<Input<String>>) -> Odd {
+        Odd { name: name.into(), natural: true, say: say.into(), announces: vec!["/say".into()], ..Odd::default() }
+    }
+
+    fn key(&self, mark: &str) -> String {
+        if self.natural { self.name.clone() } else { format!("{}-{mark}", self.name) }
+    }
+
+    fn made(&self, counter: &Counter, key: &str, item: &Item) -> Made<OddOutputs> {
+        let say = item.value["say"].as_str().unwrap_or_default().to_owned();
+        Made {
+            id: Id(key.to_owned()),
+            outputs: OddOutputs {
+                name: self.name.clone(),
+                say,
+                room: format!("{}/{}#{}", counter.place, self.name, item.serial),
+                number: item.serial,
+            },
+            live: Some(item.value.clone()),
+            due: self.due.map(|due| SystemTime::UNIX_EPOCH + Duration::from_secs(due)),
+        }
+    }
+
+    fn step(&self, counter: &Counter, key: &str, item: &Item) -> Step<OddOutputs> {
+        let made = self.made(counter, key, item);
+        match item.left {
+            0 => Step::Done(made),
+            left => Step::Next {
+                cursor: json!({ "left": left }),
+                made: Some(made),
+                why: format!("{left} more calls"),
+                pause: Duration::from_secs(1),
+            },
+        }
+    }
+}
+
+impl Counter {
+    fn upset(&self, verb: &str, name: &str) -> Option<Upset> {
+        self.yard.contents().upsets.get_mut(&format!("{verb} {name}")).and_then(VecDeque::pop_front)
+    }
+
+    async fn before(upset: Option<Upset>) -> Result<()> {
+        match upset {
+            Some(Upset::Fail(class)) => Err(Error::new(class, "it was upset")),
+            Some(Upset::Perhaps(class)) => Err(Error::new(class, "it was upset").perhaps()),
+            Some(Upset::Panic) => panic!("upset"),
+            Some(Upset::After(_) | Upset::PanicAfter | Upset::Hang) | None => Ok(()),
+        }
+    }
+
+    async fn after<T>(upset: Option<Upset>, answer: T) -> Result<T> {
+        match upset {
+            Some(Upset::After(class)) => Err(Error::new(class, "it was upset").perhaps()),
+            Some(Upset::PanicAfter) => panic!("upset"),
+            Some(Upset::Hang) => std::future::pending().await,
+            Some(Upset::Fail(_) | Upset::Perhaps(_) | Upset::Panic) | None => Ok(answer),
+        }
+    }
+}
+
+impl Resource<Shop> for Odd {
+    const TYPE: &'static str = "odd:thing";
+    type Outputs = OddOutputs;
+
+    fn id(&self) -> Option<Id> {
+        self.natural.then(|| Id(self.name.clone()))
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let claim = |n: &u64| Claim::number("number", u128::from(*n));
+        let pool = |claim: Claim| if self.pool { claim.pool() } else { claim };
+        self.claims.iter().filter_map(|n| n.known()).map(claim).map(pool).collect()
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        self.lock
+            .iter()
+            .map(|(name, capacity, weight)| Lock { name: name.clone(), capacity: *capacity, weight: *weight })
+            .collect()
+    }
+
+    fn outside(&self) -> bool {
+        self.outside
+    }
+
+    fn creation(&self) -> Impact {
+        Impact { destroys: self.wipes.as_ref().and_then(|wipes| wipes.known().cloned()), ..Impact::default() }
+    }
+
+    fn change(&self, prior: &Odd, live: Option<&Value>) -> Change {
+        let unknown = self.announces.iter().map(|path| Path::from(path.as_str())).collect();
+        let impact = Impact { unknown, ..Impact::default() };
+        let drifted = live
+            .and_then(|live| live.get("say"))
+            .is_some_and(|say| Some(say.as_str().unwrap_or_default()) != self.say.known().map(String::as_str));
+        if self.say.known() == prior.say.known() && self.say.known().is_some() && !drifted {
+            return Change::Update(impact);
+        }
+        match self.turn {
+            Turn::Nothing => Change::None,
+            Turn::Update => Change::Update(impact),
+            Turn::Interrupt => Change::Update(Impact { interrupts: Some(format!("{} is away", self.name)), ..impact }),
+            Turn::Wipe => Change::Update(Impact { destroys: Some(format!("what {} holds", self.name)), ..impact }),
+            Turn::DeleteFirst => Change::Replace(Impact::default(), Order::DeleteFirst),
+            Turn::CreateFirst => Change::Replace(Impact::default(), Order::CreateFirst),
+        }
+    }
+
+    async fn find(counter: &Counter, op: &Op<Odd>) -> Result<Found<OddOutputs>> {
+        let Some(odd) = &op.inputs else { return Err(Error::invalid("nothing says what it is")) };
+        counter.yard.contents().finds.push(odd.name.clone());
+        let upset = counter.upset("find", &odd.name);
+        Counter::before(upset).await?;
+        let key = op.id.as_ref().map_or_else(|| odd.key(&op.mark), |id| id.0.clone());
+        let item = counter.yard.contents().items.get(&(counter.place.clone(), key.clone())).cloned();
+        let Some(item) = item else { return Ok(Found::Absent) };
+        let owner = match &item.mark {
+            _ if odd.unmarkable => Owner::Unmarkable,
+            Some(mark) => Owner::Marked(mark.clone()),
+            None => Owner::Unmarked,
+        };
+        Counter::after(upset, Found::Present(owner, odd.step(counter, &key, &item))).await
+    }
+
+    async fn apply(&self, counter: &Counter, op: &Op<Odd>) -> Result<Step<OddOutputs>> {
+        let upset = counter.upset("apply", &self.name);
+        Counter::before(upset).await?;
+        let key = op.id.as_ref().map_or_else(|| self.key(&op.mark), |id| id.0.clone());
+        let at = (counter.place.clone(), key.clone());
+        let label = format!("{}/{}", counter.place, self.name);
+        let item = {
+            let mut contents = counter.yard.contents();
+            let contents = &mut *contents;
+            let value = json!({ "say": self.say.get() });
+            let known = contents.items.get(&at).map(|item| item.left);
+            match (known, op.exists) {
+                (Some(left), _) if left > 0 && op.cursor.is_some() => {
+                    let item = contents.items.get_mut(&at).expect("it was there one line above");
+                    item.left = left - 1;
+                    if item.left == 0 {
+                        contents.busy -= 1;
+                        if std::mem::take(&mut item.away) {
+                            contents.away -= 1;
+                        }
+                        contents.log.push(format!("ready {label}"));
+                    }
+                }
+                (Some(_), true) => {
+                    contents.log.push(format!("update {label}"));
+                    contents.serial += 1;
+                    let item = contents.items.get_mut(&at).expect("it was there one line above");
+                    item.value = value;
+                    item.mark = (!self.unmarkable).then(|| op.mark.clone());
+                    if self.renumbers {
+                        item.serial = contents.serial;
+                    }
+                    item.left = self.calls;
+                    if self.calls > 0 {
+                        contents.busy += 1;
+                        if self.turn == Turn::Interrupt {
+                            item.away = true;
+                            contents.away += 1;
+                        }
+                    }
+                }
+                (Some(_), false) => return Err(Error::conflict(format!("{label} exists already"))),
+                (None, true) => return Err(Error::new(Class::Gone, format!("{label} is gone"))),
+                (None, false) => {
+                    contents.log.push(format!("create {label}"));
+                    contents.serial += 1;
+                    let mark = (!self.unmarkable).then(|| op.mark.clone());
+                    let item = Item { mark, value, serial: contents.serial, left: self.calls, away: false };
+                    contents.items.insert(at.clone(), item);
+                    contents.busy += usize::from(self.calls > 0);
+                }
+            }
+            contents.most_away = contents.most_away.max(contents.away);
+            contents.most_busy = contents.most_busy.max(contents.busy);
+            contents.items[&at].clone()
+        };
+        Counter::after(upset, self.step(counter, &key, &item)).await
+    }
+
+    async fn delete(counter: &Counter, op: &Op<Odd>) -> Result<Step<()>> {
+        let key = match (&op.id, &op.inputs) {
+            (Some(id), _) => id.0.clone(),
+            (None, Some(odd)) => odd.key(&op.mark),
+            (None, None) => return Err(Error::invalid("nothing says what is to be deleted")),
+        };
+        let name = op.inputs.as_ref().map_or(key.as_str(), |odd| odd.name.as_str()).to_owned();
+        let upset = counter.upset("delete", &name);
+        Counter::before(upset).await?;
+        let gone = counter.yard.contents().items.remove(&(counter.place.clone(), key));
+        if let Some(item) = gone {
+            let inside = format!("#{}", item.serial);
+            let mut contents = counter.yard.contents();
+            contents.log.push(format!("delete {}/{name}", counter.place));
+            contents.items.retain(|(place, _), _| !place.ends_with(&inside));
+        }
+        Counter::after(upset, Step::gone()).await
+    }
+}
+
+/// Something that is done once around a member of a rolling group: a drain, an uncordon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Chore {
+    pub what: String,
+}
+
+impl Resource<Shop> for Chore {
+    const TYPE: &'static str = "odd:chore";
+    const ONCE: bool = true;
+    type Outputs = ();
+
+    async fn find(counter: &Counter, op: &Op<Chore>) -> Result<Found<()>> {
+        let done = counter.yard.contents().items.contains_key(&("chores".into(), op.mark.clone()));
+        Ok(if done {
+            Found::Present(Owner::Marked(op.mark.clone()), Step::Done(Made::new(op.mark.as_str(), ())))
+        } else {
+            Found::Absent
+        })
+    }
+
+    async fn apply(&self, counter: &Counter, op: &Op<Chore>) -> Result<Step<()>> {
+        let upset = counter.upset("apply", &self.what);
+        Counter::before(upset).await?;
+        {
+            let mut contents = counter.yard.contents();
+            contents.log.push(self.what.clone());
+            contents.serial += 1;
+            let item = Item { mark: None, value: Value::Null, serial: contents.serial, left: 0, away: false };
+            contents.items.insert(("chores".into(), op.mark.clone()), item);
+        }
+        Counter::after(upset, Step::Done(Made::new(op.mark.as_str(), ()))).await
+    }
+
+    async fn delete(_: &Counter, _: &Op<Chore>) -> Result<Step<()>> {
+        Err(Error::invalid("what was done cannot be undone"))
+    }
+}
+
+/// A question that holds once the thing called `name` says something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    pub name: String,
+    /// Logged when it is asked.
+    pub log: Option<String>,
+    pub expect: Option<Input<String>>,
+}
+
+impl Ask {
+    pub fn of(name: &str) -> Ask {
+        Ask { name: name.into(), log: None, expect: None }
+    }
+}
+
+impl Query<Shop> for Ask {
+    const TYPE: &'static str = "odd:ask";
+    type Answer = String;
+
+    async fn read(&self, counter: &Counter) -> Result<Step<String>> {
+        let upset = counter.upset("ask", &self.name);
+        Counter::before(upset).await?;
+        let mut contents = counter.yard.contents();
+        let at = (counter.place.clone(), self.name.clone());
+        let said = contents.items.get(&at).and_then(|item| item.value["say"].as_str().map(str::to_owned));
+        let Some(said) = said else { return Err(Error::again(format!("there is no {}", self.name))) };
+        if self.expect.as_ref().is_some_and(|expect| *expect.get() != said) {
+            return Ok(Step::next(Value::Null, format!("{} says {said}", self.name), Duration::from_secs(1)));
+        }
+        contents.log.extend(self.log.clone());
+        Ok(Step::Done(Made::new(self.name.as_str(), said)))
+    }
+}
+
+/// A gate that holds while nothing is away.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Look {
+    pub tolerates: usize,
+}
+
+impl Query<Shop> for Look {
+    const TYPE: &'static str = "odd:look";
+    type Answer = usize;
+
+    async fn read(&self, counter: &Counter) -> Result<Step<usize>> {
+        let upset = counter.upset("ask", "gate");
+        Counter::before(upset).await?;
+        let mut contents = counter.yard.contents();
+        contents.log.push("gate".into());
+        let away = contents.away;
+        Ok(if away <= self.tolerates {
+            Step::Done(Made::new("gate", away))
+        } else {
+            Step::next(Value::Null, format!("{away} are away"), Duration::from_secs(1))
+        })
+    }
+}
