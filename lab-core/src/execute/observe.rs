@@ -35,7 +35,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
         };
         let answer = tokio::select! {
             answer = ask => answer,
-            () = link.clock.sleep(PATIENCE) => None,
+            () = link.clock.sleep(link.clock.patience(PATIENCE)) => None,
         };
         if let Some(answer) = answer {
             observations.answers.insert(node.urn.clone(), answer);
@@ -56,7 +56,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
             looks.spawn(async move {
                 let seen = tokio::select! {
                     seen = look(&urn, &record, &connections, &declared, &link) => seen,
-                    () = link.clock.sleep(PATIENCE) => Some(Seen::Unknown("there was no answer".into())),
+                    () = link.clock.sleep(link.clock.patience(PATIENCE)) => Some(Seen::Unknown("there was no answer".into())),
                 };
                 (urn, seen)
             });

@@ -345,6 +345,11 @@ impl Operation {
         ground.ledger.commit(events).await?;
         self.begun = true;
         self.current = true;
+        // From here on the thing may be there by our own doing: a reply that is lost must not make ours look foreign.
+        if matches!(self.deed, Deed::Create | Deed::Supersede) {
+            self.expected.mark = Some(self.mark.clone());
+            self.expected.by_id = true;
+        }
         self.prior = match self.deed {
             Deed::Create | Deed::Supersede | Deed::Import => Some(self.spec.inputs.clone()),
             Deed::Update | Deed::Delete => self.prior.take(),

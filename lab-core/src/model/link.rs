@@ -64,6 +64,9 @@ impl fmt::Debug for Link {
     }
 }
 
+/// How many times faster than the wall's a clock may run before deadlines are stretched.
+const PATIENCE: u32 = 30;
+
 /// The clock of a run: the system's, one that runs faster, or one that stands still until told.
 ///
 /// Pauses are measured on it too, so a simulated lab whose machines boot in simulated minutes is waited for in
@@ -95,6 +98,12 @@ impl Clock {
     /// Returns the time.
     pub fn now(&self) -> SystemTime {
         self.origin + self.started.elapsed() * self.speed
+    }
+
+    /// Returns how long to be patient for what should take `time`. A clock that runs fast leaves this machine less real
+    /// time for its own work, which does not run faster: it is given more of the clock's.
+    pub fn patience(&self, time: Duration) -> Duration {
+        time * (self.speed / PATIENCE).max(1)
     }
 
     /// Waits for `pause` of this clock's time.

@@ -1,0 +1,110 @@
+//! Kill anywhere, run again: the declared world, no duplicate, no orphan, no question.
+//!
+//! Each test counts the calls and the disk operations of a run, stops at each of them, runs again, and expects what
+//! the undisturbed run gives. More programs: `LAB_TEST_SEEDS=200 cargo test -p lab-core --test crash`.
+
+mod sample;
+
+use lab_core::execute::CallFault;
+use lab_core::plan::Verb;
+use lab_core::testing::Bench;
+use sample::{Line, Sample, deeds, disturbances, run_whole, seeds, settled, world};
+
+const STOPS: [CallFault; 3] = [CallFault::StopBefore, CallFault::StopAfter, CallFault::LoseReply];
+
+/// What came before, what is run and disturbed, and what is run afterwards.
+struct Life<'a> {
+    before: Option<&'a Sample>,
+    disturbed: (&'a Sample, Verb),
+    after: (&'a Sample, Verb),
+}
+
+/// Disturbs a life at every point, and returns at how many.
+fn check(story: &str, life: &Life<'_>) -> usize {
+    let base = Bench::new();
+    if let Some(before) = life.before {
+        run_whole(&base, before, Verb::Up, &format!("{story}: before"));
+        settled(&base, before, Verb::Up, &format!("{story}: before"));
+        base.world().clear_log();
+    }
+    let (disturbed, verb) = life.disturbed;
+    let (after, after_verb) = life.after;
+    let undisturbed = base.fork();
+    run_whole(&undisturbed, disturbed, verb, &format!("{story}: undisturbed"));
+    let same = std::ptr::eq(disturbed, after) && verb == after_verb;
+    if !same {
+        run_whole(&undisturbed, after, after_verb, &format!("{story}: undisturbed, then changed"));
+    }
+    settled(&undisturbed, after, after_verb, &format!("{story}: undisturbed"));
+    let points = disturbances(&base, disturbed, verb, &STOPS, true);
+    for point in &points {
+        let story = format!("{story}: {point:?}");
+        let bench = point.run(&base, disturbed, verb);
+        let left = format!("{:?}", bench.state().open().map(|(urn, _, open)| (urn.short(), open.begun.deed)).collect::<Vec<_>>());
+        let story = format!("{story}, leaving open {left}");
+        run_whole(&bench, after, after_verb, &story);
+        assert_eq!(world(&bench), world(&undisturbed), "{story}");
+        if same {
+            assert_eq!(deeds(&bench), deeds(&undisturbed), "{story}: something was made or deleted twice, or not at all");
+        }
+        settled(&bench, after, after_verb, &story);
+    }
+    points.len()
+}
+
+#[test]
+fn a_first_up_goes_on_wherever_it_stopped() {
+    for seed in 0..seeds(12) {
+        let sample = Sample::random(seed);
+        let points = check(&format!("seed {seed}: {sample:#?}"), &Life { before: None, disturbed: (&sample, Verb::Up), after: (&sample, Verb::Up) });
+        assert!(points > 20, "few points show little");
+    }
+}
+
+#[test]
+fn a_changed_program_goes_on_wherever_it_stopped() {
+    for seed in 0..seeds(16) {
+        let (before, sample) = (Sample::random(seed), Sample::random(seed).changed(seed));
+        let story = format!("seed {seed}: {before:#?} then {sample:#?}");
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Up), after: (&sample, Verb::Up) });
+    }
+}
+
+#[test]
+fn a_destroy_goes_on_wherever_it_stopped() {
+    for seed in 0..seeds(8) {
+        let sample = Sample::random(seed);
+        let story = format!("seed {seed}: {sample:#?}");
+        check(&story, &Life { before: Some(&sample), disturbed: (&sample, Verb::Destroy), after: (&sample, Verb::Destroy) });
+    }
+}
+
+#[test]
+fn a_replaced_container_goes_on_wherever_it_stopped() {
+    for seed in 0..seeds(6) {
+        let mut before = Sample::random(seed);
+        let container = before.lines[0].name.clone();
+        before.lines[0].create_first = seed % 2 == 0;
+        before.lines.push(Line { calls: 1, ..Line::new("inside").on(&container) });
+        before.lines.push(Line { outside: true, ..Line::new("far").on("inside").says_of("inside") });
+        let mut sample = before.clone();
+        sample.lines[0] = sample.lines[0].clone().at("elsewhere");
+        let story = format!("seed {seed}: {before:#?} with {container} replaced");
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Up), after: (&sample, Verb::Up) });
+    }
+}
+
+#[test]
+fn a_program_that_changed_between_the_crash_and_the_next_run_is_what_counts() {
+    for seed in 0..seeds(16) {
+        let before = Sample::random(seed);
+        let sample = before.changed(seed);
+        let after = sample.changed(seed + 1000);
+        let story = format!("seed {seed}: {before:#?} then {sample:#?} then {after:#?}");
+        check(&story, &Life { before: None, disturbed: (&before, Verb::Up), after: (&sample, Verb::Up) });
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Up), after: (&before, Verb::Up) });
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Up), after: (&after, Verb::Up) });
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Destroy), after: (&before, Verb::Up) });
+        check(&story, &Life { before: Some(&before), disturbed: (&sample, Verb::Up), after: (&before, Verb::Destroy) });
+    }
+}

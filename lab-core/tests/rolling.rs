@@ -1,0 +1,270 @@
+//! Rolling groups: at most so many members away at the same time, and only while the gates hold.
+
+mod yard;
+
+use lab_core::execute::disk::Crash;
+use lab_core::execute::{CallFault, Faults};
+use lab_core::plan::Verb;
+use lab_core::testing::{Bench, Trial};
+use lab_core::*;
+use std::sync::Arc;
+use yard::{Chore, Look, Odd, Shop, Turn, Upset, Yard, failures, settled, yard};
+
+const NAMES: [&str; 4] = ["m1", "m2", "m3", "m4"];
+
+/// A group of members that are away while they change, with a gate and acts around each.
+#[derive(Clone, Copy)]
+struct Fleet {
+    members: usize,
+    at_most: usize,
+    say: [&'static str; 4],
+    turn: Turn,
+    gate: bool,
+    acts: bool,
+}
+
+impl Default for Fleet {
+    fn default() -> Fleet {
+        Fleet { members: 3, at_most: 1, say: ["old"; 4], turn: Turn::Interrupt, gate: true, acts: false }
+    }
+}
+
+impl Fleet {
+    fn saying(self, say: &'static str) -> Fleet {
+        Fleet { say: [say; 4], ..self }
+    }
+
+    fn declare(&self, stack: &Stack) -> Result<(), ProgramError> {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", self.at_most);
+        if self.gate {
+            group.gate(&shop, Look { tolerates: self.at_most - 1 });
+        }
+        for (name, say) in NAMES.iter().zip(self.say).take(self.members) {
+            let member = Odd { turn: self.turn, calls: 2, ..Odd::new(name, say) };
+            let member = shop.resource(name).rolling(&group).add(member);
+            if self.acts {
+                let drain = Chore { what: format!("drain {name}") };
+                group.before(&shop, member.urn(), &format!("drain-{name}"), drain);
+                let uncordon = Chore { what: format!("uncordon {name}") };
+                group.after(&shop, member.urn(), &format!("uncordon-{name}"), uncordon);
+            }
+        }
+        Ok(())
+    }
+
+    fn program(self) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+        move |stack: &Stack| self.declare(stack)
+    }
+}
+
+fn applied(fleet: Fleet) -> (Bench, Arc<Yard>) {
+    let (bench, yard) = yard();
+    bench.up_whole(fleet.program());
+    settled(&bench, fleet.program());
+    forget(&yard);
+    (bench, yard)
+}
+
+fn forget(yard: &Yard) {
+    yard.log();
+    yard.contents().most_away = 0;
+}
+
+fn most_away(yard: &Yard) -> usize {
+    yard.contents().most_away
+}
+
+#[test]
+fn members_are_away_one_at_a_time_with_the_gate_before_each_and_after_the_last() {
+    let (bench, yard) = applied(Fleet::default());
+    let next = Fleet::default().saying("new");
+    bench.up_whole(next.program());
+    let expected = [
+        "gate", "update shop/m1", "ready shop/m1",
+        "gate", "update shop/m2", "ready shop/m2",
+        "gate", "update shop/m3", "ready shop/m3",
+        "gate",
+    ];
+    assert_eq!(yard.log(), expected);
+    assert_eq!(most_away(&yard), 1);
+    settled(&bench, next.program());
+}
+
+#[test]
+fn as_many_as_allowed_are_away_at_the_same_time_and_never_more() {
+    for (at_most, members) in [(2, 4), (3, 4), (2, 3)] {
+        let fleet = Fleet { members, at_most, gate: false, ..Fleet::default() };
+        let (bench, yard) = applied(fleet);
+        bench.up_whole(fleet.saying("new").program());
+        assert_eq!(most_away(&yard), at_most, "{members} members, {at_most} at most");
+    }
+}
+
+#[test]
+fn creation_is_not_rolled() {
+    let (bench, yard) = yard();
+    bench.up_whole(Fleet { gate: false, ..Fleet::default() }.program());
+    let log = yard.log();
+    assert!(log[..3].iter().all(|call| call.starts_with("create")), "{log:?}");
+}
+
+#[test]
+fn a_change_that_interrupts_nothing_is_not_rolled() {
+    let fleet = Fleet { turn: Turn::Update, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    bench.up_whole(fleet.saying("new").program());
+    let log = yard.log();
+    assert!(log[..3].iter().all(|call| call.starts_with("update")), "{log:?}");
+}
+
+#[test]
+fn a_member_that_stays_as_it_is_is_not_touched() {
+    let (bench, yard) = applied(Fleet { acts: true, ..Fleet::default() });
+    let one = Fleet { acts: true, say: ["old", "new", "old", "old"], ..Fleet::default() };
+    bench.up_whole(one.program());
+    assert_eq!(yard.log(), ["gate", "drain m2", "update shop/m2", "ready shop/m2", "uncordon m2", "gate"]);
+    settled(&bench, one.program());
+}
+
+#[test]
+fn acts_are_run_around_each_interrupted_member_every_time() {
+    let fleet = Fleet { acts: true, members: 2, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    for say in ["new", "newer"] {
+        bench.up_whole(fleet.saying(say).program());
+        let round = |name: &str| {
+            [
+                "gate".to_owned(),
+                format!("drain {name}"),
+                format!("update shop/{name}"),
+                format!("ready shop/{name}"),
+                format!("uncordon {name}"),
+            ]
+        };
+        let expected: Vec<String> = round("m1").into_iter().chain(round("m2")).chain(["gate".to_owned()]).collect();
+        assert_eq!(yard.log(), expected);
+        settled(&bench, fleet.saying(say).program());
+    }
+}
+
+#[test]
+fn acts_are_not_run_around_a_change_that_interrupts_nothing() {
+    let fleet = Fleet { acts: true, turn: Turn::Update, members: 1, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    bench.up_whole(fleet.saying("new").program());
+    let log = yard.log();
+    assert!(!log.iter().any(|call| call.contains("drain") || call.contains("uncordon")), "{log:?}");
+}
+
+#[test]
+fn it_stops_at_the_first_failure_and_leaves_the_rest_untouched() {
+    let (bench, yard) = applied(Fleet::default());
+    yard.upset("apply", "m2", Upset::Fail(Class::Invalid));
+    let report = bench.up(Fleet::default().saying("new").program());
+    assert_eq!(failures(&report), ["update m2: it was upset"]);
+    assert_eq!(yard.log(), ["gate", "update shop/m1", "ready shop/m1", "gate"]);
+    assert_eq!(yard.things(), ["shop/m1=new", "shop/m2=old", "shop/m3=old"]);
+    let (left, why) = &report.not_started[0];
+    assert_eq!(why, "it needs m2, which failed", "{left}");
+}
+
+#[test]
+fn a_gate_that_does_not_hold_stops_it() {
+    let (bench, yard) = applied(Fleet::default());
+    yard.upset("ask", "gate", Upset::Fail(Class::Invalid));
+    let report = bench.up(Fleet::default().saying("new").program());
+    assert_eq!(report.failed.len(), 1);
+    assert_eq!(yard.log(), [""; 0]);
+    assert_eq!(yard.things(), ["shop/m1=old", "shop/m2=old", "shop/m3=old"]);
+}
+
+/// Two machines were away after a crash: the first that was half way, and the next that was begun.
+#[test]
+fn a_member_that_was_interrupted_by_a_crash_is_finished_before_another_starts() {
+    let fleet = Fleet { acts: true, ..Fleet::default() };
+    let next = Fleet { say: ["new"; 4], ..fleet };
+    let calls = {
+        let (bench, _) = applied(fleet);
+        let trial = Trial::default();
+        assert!(bench.attempt(next.program(), Verb::Up, &trial).unwrap().complete());
+        trial.faults.calls()
+    };
+    for fault in [CallFault::StopBefore, CallFault::StopAfter] {
+        for n in 0..calls {
+            let (bench, yard) = applied(fleet);
+            let trial = Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+            let report = bench.attempt(next.program(), Verb::Up, &trial).unwrap();
+            assert!(report.stopped, "call {n}");
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            let away: Vec<String> =
+                yard.contents().items.iter().filter(|(_, item)| item.away).map(|((_, key), _)| key.clone()).collect();
+            let before = yard.log();
+            bench.up_whole(next.program());
+            let log = yard.log();
+            assert_eq!(most_away(&yard), 1, "{fault:?} at call {n}: {before:?} then {log:?}");
+            if let Some(away) = away.first() {
+                let first = log.iter().find(|call| call.contains("shop/"));
+                assert_eq!(first, Some(&format!("ready shop/{away}")), "{fault:?} at call {n}: {before:?} then {log:?}");
+            }
+            let whole: Vec<String> = before.into_iter().chain(log).filter(|call| call != "gate").collect();
+            for name in &NAMES[..3] {
+                let about: Vec<&String> = whole.iter().filter(|call| call.ends_with(name)).collect();
+                let expected =
+                    [format!("drain {name}"), format!("update shop/{name}"), format!("ready shop/{name}"), format!("uncordon {name}")];
+                assert_eq!(about, expected.iter().collect::<Vec<_>>(), "{fault:?} at call {n}");
+            }
+            settled(&bench, next.program());
+        }
+    }
+}
+
+/// A failure leaves a member away; the program changes before the next run.
+#[test]
+fn what_is_away_already_counts_and_goes_first() {
+    let (bench, yard) = applied(Fleet::default());
+    let next = Fleet::default().saying("new");
+    // The third is changed first, alone, and its last calls fail for good.
+    let third = Fleet { say: ["old", "old", "new", "old"], ..Fleet::default() };
+    let trial = Trial { faults: Arc::new(Faults::at(3, CallFault::StopAfter)), ..Trial::default() };
+    assert!(bench.attempt(third.program(), Verb::Up, &trial).unwrap().stopped);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    let away = yard.contents().items[&("shop".to_owned(), "m3".to_owned())].away;
+    assert!(away, "{:?}", yard.log());
+    yard.log();
+    bench.up_whole(next.program());
+    let log = yard.log();
+    assert_eq!(log[0], "ready shop/m3", "{log:?}");
+    assert_eq!(most_away(&yard), 1, "{log:?}");
+}
+
+#[test]
+fn replaced_members_go_one_at_a_time_too() {
+    let fleet = Fleet { turn: Turn::DeleteFirst, gate: false, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    bench.up_whole(fleet.saying("new").program());
+    let log = yard.log();
+    let about = |name: &str| {
+        let at: Vec<usize> = log.iter().enumerate().filter(|(_, call)| call.ends_with(name)).map(|(n, _)| n).collect();
+        (at[0], at[at.len() - 1])
+    };
+    let mut spans: Vec<(usize, usize)> = ["m1", "m2", "m3"].into_iter().map(about).collect();
+    spans.sort_unstable();
+    assert!(spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "{log:?}");
+}
+
+#[test]
+fn members_whose_lines_go_leave_one_at_a_time() {
+    let fleet = Fleet { members: 4, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    bench.up_whole(Fleet { members: 2, ..fleet }.program());
+    assert_eq!(yard.log(), ["gate", "delete shop/m3", "gate", "delete shop/m4", "gate"]);
+}
+
+#[test]
+fn the_plan_shows_gates_and_acts() {
+    let fleet = Fleet { acts: true, members: 2, ..Fleet::default() };
+    let (bench, _) = applied(fleet);
+    let plan = bench.preview(fleet.saying("new").program());
+    insta::assert_snapshot!(yard::shown(&plan), @"");
+}
