@@ -1,8 +1,8 @@
 //! The definitions of custom kinds that the components install, as data of the operators' own releases.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use lab_core::model::{Component, Handle, Scope};
 use lab_kube::{Kubernetes, Object};
+use serde_json::Value;
 
 /// The custom kinds of one operator, as the files that define them; at least one. Its handle is ready when all are.
 pub(crate) struct Definitions(pub(crate) &'static [&'static str]);
@@ -14,7 +14,8 @@ impl Component<Kubernetes> for Definitions {
         let mut before: Vec<Handle<lab_kube::ObjectOutputs>> = Vec::new();
         for (n, file) in self.0.iter().enumerate() {
             let definition = parse(file);
-            let mut kind = scope.resource(&definition.spec.names.plural);
+            let plural = definition["spec"]["names"]["plural"].as_str().expect("a definition names its kind");
+            let mut kind = scope.resource(plural);
             // They need no order among themselves; the last one comes after all others to stand for them.
             if n + 1 == self.0.len() {
                 kind = before.iter().fold(kind, |kind, other| kind.depends_on(other));
@@ -25,12 +26,13 @@ impl Component<Kubernetes> for Definitions {
     }
 }
 
-/// Returns the definition in this file of `data`.
+/// Returns the definition in this file of `data`, as it is written: k8s-openapi's type would make `1` of a minimum a
+/// `1.0`, and lose what it does not know.
 ///
 /// # Panics
 ///
 /// When the file is no definition. It is part of the crate, and a test reads every one.
-pub(crate) fn parse(yaml: &str) -> CustomResourceDefinition {
+pub(crate) fn parse(yaml: &str) -> Value {
     serde_saphyr::from_str(yaml).expect("a definition that comes with the crate parses")
 }
 
@@ -60,3 +62,26 @@ pub(crate) const CERT_MANAGER: [&str; 6] = files!("cert-manager":
     "cert-manager.io_clusterissuers",
     "cert-manager.io_issuers",
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_kube::{Kind, kinds};
+
+    #[test]
+    fn every_definition_is_of_a_kind_that_is_known() {
+        for file in METALLB.iter().chain(&CERT_MANAGER) {
+            let definition = parse(file);
+            assert_eq!(definition["kind"], "CustomResourceDefinition");
+            let defined = Kind::defined_by(&definition);
+            let of = |kind: &&Kind| kinds::known(&kind.api_version(), &kind.kind).is_some_and(|known| known == **kind);
+            assert!(defined.iter().any(|kind| of(&kind)), "{defined:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_stay_as_they_are_written() {
+        let pools = parse("a: {minimum: 1, default: \"1\", maximum: 1.5, pattern: 0x1}");
+        assert_eq!(pools["a"].to_string(), r#"{"default":"1","maximum":1.5,"minimum":1,"pattern":1}"#);
+    }
+}

@@ -488,3 +488,65 @@ fn grafana() -> Deployment {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn monitoring() -> Monitoring {
+        Monitoring { etcd: vec!["10.69.1.101".parse().unwrap()], ..Monitoring::new("local-path") }
+    }
+
+    #[test]
+    fn the_configuration_asks_for_everything_once() {
+        let file: Value = serde_saphyr::from_str(&monitoring().configuration()).unwrap();
+        let jobs = file["scrape_configs"].as_array().unwrap();
+        let names: Vec<&str> = jobs.iter().map(|job| job["job_name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["apiserver", "kubelet", "cadvisor", "pods", "etcd"]);
+        assert_eq!(jobs[4]["static_configs"], json!([{"targets": ["10.69.1.101:2381"]}]));
+        assert_eq!(file["global"]["scrape_interval"], "30s");
+    }
+
+    #[test]
+    fn without_a_port_for_it_etcd_is_not_asked() {
+        let monitoring = Monitoring { etcd: Vec::new(), ..monitoring() };
+        assert!(!monitoring.configuration().contains("etcd"));
+    }
+
+    /// A job that alerts name and nobody asks would keep silent for ever.
+    #[test]
+    fn every_job_that_is_alerted_about_is_one_that_is_asked() {
+        let configuration = monitoring().configuration();
+        let mut seen = 0;
+        for alert in alerts() {
+            for part in alert.when.split("job=\"").skip(1) {
+                let job = part.split('"').next().unwrap();
+                assert!(configuration.contains(&format!("job_name: {job}\n")), "{}: {job}", alert.name);
+                seen += 1;
+            }
+        }
+        assert!(seen >= 3, "{seen}");
+    }
+
+    #[test]
+    fn the_file_of_rules_says_what_the_alerts_say() {
+        let alert = Alert::new("Full", Severity::Warning, "5m", r#"x{a="b"} > 0.8"#, "{{ $labels.a }} is full");
+        let file: Value = serde_saphyr::from_str(&alerts::file(&[alert])).unwrap();
+        assert_eq!(
+            file["groups"][0]["rules"],
+            json!([{"alert": "Full", "expr": "x{a=\"b\"} > 0.8", "for": "5m", "labels": {"severity": "warning"},
+                    "annotations": {"summary": "{{ $labels.a }} is full"}}])
+        );
+    }
+
+    #[test]
+    fn metrics_leave_a_fifth_of_their_volume_free() {
+        let pod = Monitoring { volume: 100, days: 7, ..monitoring() }.prometheus();
+        let body = serde_json::to_value(pod).unwrap();
+        let args = body.pointer("/spec/template/spec/containers/0/args").unwrap().to_string();
+        assert!(args.contains("retention.time=7d") && args.contains("retention.size=81920MB"), "{args}");
+        let claim = body.pointer("/spec/volumeClaimTemplates/0").unwrap();
+        assert_eq!(claim.pointer("/spec/resources/requests/storage"), Some(&json!("100Gi")));
+    }
+}

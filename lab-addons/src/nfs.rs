@@ -314,3 +314,38 @@ fn controller_account() -> Account {
     let rules = vec![rule("coordination.k8s.io", ["leases"], ["get", "list", "watch", "create", "update", "patch"])];
     Account { rules, cluster_rules, ..Account::new(NAMESPACE, CONTROLLER) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(class: Object<StorageClass>, share: &str, directory: &str) {
+        let parameters = class.body.parameters.unwrap();
+        assert_eq!((parameters["share"].as_str(), parameters["subDir"].as_str()), (share, directory));
+    }
+
+    #[test]
+    fn the_class_of_a_library_is_the_export_itself() {
+        check(storage_class("10.69.1.163", "/mnt/media"), "/mnt", "media");
+        check(storage_class("10.69.1.163", "/mnt/tank/media/"), "/mnt/tank", "media");
+        check(storage_class("10.69.1.163", "/media"), "/", "media");
+    }
+
+    #[test]
+    fn the_class_of_directories_keeps_what_was_written() {
+        let class = directories("10.69.1.163", "/mnt/apps");
+        assert_eq!(class.body.parameters.as_ref().unwrap()["onDelete"], "archive");
+        check(class, "/mnt/apps", "${pvc.metadata.namespace}/${pvc.metadata.name}");
+    }
+
+    #[test]
+    fn a_kubelet_in_another_place_is_found() {
+        let micro = NfsCsi { kubelet: "/var/snap/microk8s/common/var/lib/kubelet".into() };
+        let node = serde_json::to_string(&micro.node()).unwrap();
+        assert!(!node.contains("\"/var/lib/kubelet"), "{node}");
+        assert!(
+            node.contains("path=/var/snap/microk8s/common/var/lib/kubelet/plugins/csi-nfsplugin/csi.sock"),
+            "{node}"
+        );
+    }
+}

@@ -49,7 +49,25 @@ fn the_server_comes_after_its_volumes_and_its_address() {
     let graph = render_graph(&declared);
     let lines = graph.lines().filter(|line| !line.trim_start().starts_with('{'));
     let graph = lines.map(|line| line.replace("kubernetes:object ", "")).collect::<Vec<_>>().join("\n");
-    insta::assert_snapshot!(graph, @"");
+    insta::assert_snapshot!(graph, @r"
+    stack homelab
+      plex/namespace on k8s
+      plex/service on k8s
+          after plex/namespace
+      plex/library on k8s
+          after plex/namespace
+      plex/config on k8s
+          after plex/namespace
+      plex/claim on k8s
+          after plex/namespace
+      plex/server on k8s
+          after plex/claim
+          after plex/config
+          after plex/library
+          after plex/service
+      plex/ingress on k8s
+          after plex/service
+    ");
 }
 
 #[test]
