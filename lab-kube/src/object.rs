@@ -18,8 +18,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// path, so that no type of Kubernetes has to know of it.
 ///
 /// It is found again by its natural id, [`Key::identity`]; ours is told from everybody else's by the mark in the
-/// annotation [`crate::body::OPERATION`]. It is ready when [`crate::readiness`] says so. What other managers set in
-/// fields that are not declared here is left to them.
+/// annotation [`crate::body::OPERATION`]. It is ready when [`crate::readiness`] says so. What others set in fields that
+/// are not declared here is left to them: a workload that is scaled by an autoscaler declares no `replicas`.
 ///
 /// A claim for storage is not counted among the things that outlive their cluster ([`lab_core::Resource::outside`]):
 /// what becomes of its data is for its class to say, and the owner of a NAS wants it kept.

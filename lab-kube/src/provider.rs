@@ -30,8 +30,14 @@ pub enum Which {
 impl Kubernetes {
     /// Returns the cluster that a resource makes.
     ///
-    /// ```ignore
-    /// let k8s = stack.provider("homelab", Kubernetes::inside(cluster.urn(), cluster.kubeconfig()));
+    /// ```
+    /// use lab_core::{Output, Secret, Stack, Urn};
+    /// use lab_kube::{Kubernetes, namespace};
+    ///
+    /// fn declare(stack: &Stack, bootstrap: &Urn, kubeconfig: Output<Secret<String>>) {
+    ///     let k8s = stack.provider("homelab", Kubernetes::inside(bootstrap, kubeconfig));
+    ///     k8s.resource("media").add(namespace("media"));
+    /// }
     /// ```
     pub fn inside(container: &Urn, kubeconfig: impl Into<Input<Secret<String>>>) -> Kubernetes {
         Kubernetes { cluster: Which::Inside(container.clone()), kubeconfig: kubeconfig.into() }

@@ -74,7 +74,7 @@ async fn a_lost_reply_is_found_by_its_mark() {
 async fn a_workload_is_waited_for_without_applying_it_again() {
     let cluster = Cluster::start().await;
     cluster.api.start_controllers(Settings::default());
-    node(&cluster);
+    cluster.node();
     let object = deployment("nginx:1", 2);
     let (made, whys) = cluster.apply(&object, false).await.unwrap();
     assert!(whys.len() > 1, "{whys:?}");
@@ -88,15 +88,6 @@ async fn a_workload_is_waited_for_without_applying_it_again() {
     let (after, _) = cluster.apply(&newer, true).await.unwrap();
     assert_eq!(after.outputs, made.outputs);
     assert_eq!(cluster.mutations().len(), 1);
-}
-
-/// A node that pods can run on.
-fn node(cluster: &Cluster) {
-    let ready = json!([{"type": "Ready", "status": "True"}]);
-    let capacity = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
-    cluster.other("POST", "/api/v1/nodes", json!({"metadata": {"name": "worker-1"}}));
-    let status = json!({"status": {"conditions": ready, "capacity": capacity, "allocatable": capacity}});
-    cluster.other("PATCH", "/api/v1/nodes/worker-1/status", status);
 }
 
 #[tokio::test]

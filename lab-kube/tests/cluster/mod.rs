@@ -1,5 +1,6 @@
 //! A simulated cluster, reached by the client over TLS on loopback, and an engine that is just enough to drive one
 //! object.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use lab_core::{Clock, Data, Error, Found, Id, Link, Made, Op, Provider as _, Resource, Secret, Step, Why};
 use lab_kube::{Client, Kubernetes, Object, ObjectOutputs};
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 
 pub(crate) struct Cluster {
     pub(crate) api: Api,
+    pub(crate) kubeconfig: String,
     pub(crate) client: Client,
     pub(crate) clock: Clock,
     mutations: Arc<Mutex<Vec<String>>>,
@@ -37,9 +39,9 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kubeconfig = kubeconfig.replace("PORT", &listener.local_addr().unwrap().port().to_string());
         tokio::spawn(api.clone().serve(listener, tls));
-        let provider = Kubernetes::stated("test", Secret::new(kubeconfig));
+        let provider = Kubernetes::stated("test", Secret::new(kubeconfig.clone()));
         let client = provider.connect(Link::direct().on(clock.clone())).await.unwrap();
-        Cluster { api, client, clock, mutations, lost }
+        Cluster { api, kubeconfig, client, clock, mutations, lost }
     }
 
     /// Loses the reply of the next call that changes something.
@@ -58,6 +60,15 @@ impl Cluster {
         let (code, answer) = self.api.call_as(method, path, content, "kubectl", &body);
         assert!(code < 300, "{method} {path}: {answer:#}");
         answer
+    }
+
+    /// Adds a node that pods can run on.
+    pub(crate) fn node(&self) {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let capacity = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
+        self.other("POST", "/api/v1/nodes", json!({"metadata": {"name": "worker-1"}}));
+        let status = json!({"status": {"conditions": ready, "capacity": capacity, "allocatable": capacity}});
+        self.other("PATCH", "/api/v1/nodes/worker-1/status", status);
     }
 
     pub(crate) fn read(&self, path: &str) -> Option<Value> {
