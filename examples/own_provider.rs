@@ -6,7 +6,7 @@ use std::{fs, io, path::PathBuf};
 
 /// A directory that exists.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Directory(pub PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Provider for Directory {
     const NAME: &'static str = "directory";
@@ -25,9 +25,9 @@ impl Provider for Directory {
 
 /// A text file. Found by its name; a file bears no mark, so it is ours when our state recorded it.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct TextFile {
-    pub name: String,
-    pub text: Input<String>,
+pub(crate) struct TextFile {
+    pub(crate) name: String,
+    pub(crate) text: Input<String>,
 }
 
 impl Resource<Directory> for TextFile {

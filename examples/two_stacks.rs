@@ -8,6 +8,7 @@
 #[path = "own_provider.rs"]
 mod own_provider;
 
+use lab::Surroundings;
 use lab::prelude::*;
 use own_provider::{Directory, TextFile};
 
@@ -32,12 +33,11 @@ fn website(stack: &Stack) -> Result<(), ProgramError> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args();
-    let program = arguments.next().unwrap_or_default();
-    let stack = arguments.next().unwrap_or_default();
-    let rest = std::iter::once(program).chain(arguments);
-    match stack.as_str() {
-        "website" => Lab::new("website", website).run_from(rest),
-        _ => Lab::new("network", network).run_from(rest),
-    }
+    let mut arguments: Vec<String> = std::env::args().collect();
+    let stack = if arguments.len() > 1 { arguments.remove(1) } else { String::new() };
+    let lab = match stack.as_str() {
+        "website" => Lab::new("website", website),
+        _ => Lab::new("network", network),
+    };
+    ExitCode::from(lab.run_with(arguments, Surroundings::process()))
 }

@@ -37,7 +37,7 @@
 //!
 //! All are on by default; a program that needs less builds less: `talos`, `kube`, `addons`, `plex`, `sim`.
 
-pub use lab_cli::Lab;
+pub use lab_cli::{Lab, Surroundings};
 pub use lab_core::*;
 
 #[cfg(feature = "addons")]
