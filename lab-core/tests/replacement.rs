@@ -141,7 +141,7 @@ fn two_that_want_what_the_other_holds_are_refused_before_anything_is_done() {
     let (bench, _) = yard();
     bench.up_whole(claimants(&[("a", &[5]), ("b", &[6])]));
     let plan = bench.preview(claimants(&[("a", &[6]), ("b", &[5])]));
-    insta::assert_snapshot!(problems(&plan).join("\n"), @"");
+    insta::assert_snapshot!(problems(&plan).join("\n"), @"these steps wait for each other: update a, update b; apply one of these changes alone first");
     // One alone, over a claim that nobody holds, is how it is done.
     bench.up_whole(claimants(&[("a", &[7]), ("b", &[6])]));
     bench.up_whole(claimants(&[("a", &[7]), ("b", &[5])]));
@@ -155,7 +155,8 @@ fn replaced_ones_may_swap_claims_because_both_go_first() {
         move |stack: &Stack| {
             let shop = stack.provider("shop", Shop::at("shop"));
             for (name, claim) in [("a", a), ("b", b)] {
-                let odd = Odd { turn: Turn::DeleteFirst, claims: vec![claim.into()], ..Odd::new(name, claim.to_string()) };
+                let odd =
+                    Odd { turn: Turn::DeleteFirst, claims: vec![claim.into()], ..Odd::new(name, claim.to_string()) };
                 shop.resource(name).add(odd);
             }
             Ok(())
@@ -279,7 +280,12 @@ fn a_replacement_shows_as_one_thing_with_its_reason() {
     bench.up_whole(one(&odd("a")));
     let plan = bench.preview(one(&odd("b")));
     assert_eq!(steps(&plan), ["delete it", "create it"]);
-    insta::assert_snapshot!(yard::shown(&plan), @"");
+    insta::assert_snapshot!(yard::shown(&plan), @r#"
+      shop
+        ± replace odd:thing it
+            /say: "a" -> "b"
+    lab: 1 to replace, 0 unchanged.
+    "#);
 }
 
 #[test]

@@ -81,9 +81,15 @@ fn members_are_away_one_at_a_time_with_the_gate_before_each_and_after_the_last()
     let next = Fleet::default().saying("new");
     bench.up_whole(next.program());
     let expected = [
-        "gate", "update shop/m1", "ready shop/m1",
-        "gate", "update shop/m2", "ready shop/m2",
-        "gate", "update shop/m3", "ready shop/m3",
+        "gate",
+        "update shop/m1",
+        "ready shop/m1",
+        "gate",
+        "update shop/m2",
+        "ready shop/m2",
+        "gate",
+        "update shop/m3",
+        "ready shop/m3",
         "gate",
     ];
     assert_eq!(yard.log(), expected);
@@ -205,13 +211,21 @@ fn a_member_that_was_interrupted_by_a_crash_is_finished_before_another_starts() 
             assert_eq!(most_away(&yard), 1, "{fault:?} at call {n}: {before:?} then {log:?}");
             if let Some(away) = away.first() {
                 let first = log.iter().find(|call| call.contains("shop/"));
-                assert_eq!(first, Some(&format!("ready shop/{away}")), "{fault:?} at call {n}: {before:?} then {log:?}");
+                assert_eq!(
+                    first,
+                    Some(&format!("ready shop/{away}")),
+                    "{fault:?} at call {n}: {before:?} then {log:?}"
+                );
             }
             let whole: Vec<String> = before.into_iter().chain(log).filter(|call| call != "gate").collect();
             for name in &NAMES[..3] {
                 let about: Vec<&String> = whole.iter().filter(|call| call.ends_with(name)).collect();
-                let expected =
-                    [format!("drain {name}"), format!("update shop/{name}"), format!("ready shop/{name}"), format!("uncordon {name}")];
+                let expected = [
+                    format!("drain {name}"),
+                    format!("update shop/{name}"),
+                    format!("ready shop/{name}"),
+                    format!("uncordon {name}"),
+                ];
                 assert_eq!(about, expected.iter().collect::<Vec<_>>(), "{fault:?} at call {n}");
             }
             settled(&bench, next.program());
@@ -238,6 +252,21 @@ fn what_is_away_already_counts_and_goes_first() {
     assert_eq!(most_away(&yard), 1, "{log:?}");
 }
 
+/// Its creation did not end; it was not counted, and another was taken away beside it.
+#[test]
+fn a_member_that_never_became_ready_is_finished_before_another_is_taken_away() {
+    let (bench, yard) = applied(Fleet { members: 2, ..Fleet::default() });
+    let third = Fleet::default();
+    let trial = Trial { faults: Arc::new(Faults::at(1, CallFault::StopAfter)), ..Trial::default() };
+    assert!(bench.attempt(third.program(), Verb::Up, &trial).unwrap().stopped);
+    assert_eq!(yard.log(), ["create shop/m3"]);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    bench.up_whole(Fleet { say: ["new", "new", "old", "old"], ..third }.program());
+    let log = yard.log();
+    assert_eq!(log[0], "ready shop/m3", "{log:?}");
+}
+
+/// Deleting one to make another in its place takes it away like a reboot does; all of them went at the same time.
 #[test]
 fn replaced_members_go_one_at_a_time_too() {
     let fleet = Fleet { turn: Turn::DeleteFirst, gate: false, ..Fleet::default() };
@@ -266,5 +295,29 @@ fn the_plan_shows_gates_and_acts() {
     let fleet = Fleet { acts: true, members: 2, ..Fleet::default() };
     let (bench, _) = applied(fleet);
     let plan = bench.preview(fleet.saying("new").program());
-    insta::assert_snapshot!(yard::shown(&plan), @"");
+    insta::assert_snapshot!(yard::shown(&plan), @r#"
+      shop
+        ? check odd:look fleet-0
+        + create odd:chore drain-m1
+        ~ update odd:thing m1
+            interrupts: m1 is away
+            /say: "old" -> "new"
+        + create odd:chore uncordon-m1
+        · forget odd:chore drain-m1
+            because the interruption of m1 is over
+        · forget odd:chore uncordon-m1
+            because the interruption of m1 is over
+        ? check odd:look fleet-1
+        + create odd:chore drain-m2
+        ~ update odd:thing m2
+            interrupts: m2 is away
+            /say: "old" -> "new"
+        + create odd:chore uncordon-m2
+        · forget odd:chore drain-m2
+            because the interruption of m2 is over
+        · forget odd:chore uncordon-m2
+            because the interruption of m2 is over
+        ? check odd:look fleet-2
+    lab: 4 to create, 2 to update, 4 to forget, 3 to check, 0 unchanged.
+    "#);
 }

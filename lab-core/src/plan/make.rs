@@ -74,6 +74,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         edges: BTreeMap::new(),
         same: 0,
         going: BTreeSet::new(),
+        identities: BTreeMap::new(),
     };
     for (place, message) in &declared.problems {
         planner.problems.push(Problem { urn: None, places: vec![place.clone()], message: message.clone(), hint: None });
@@ -143,6 +144,8 @@ pub(super) struct Planner<'a> {
     same: usize,
     /// Records whose thing goes in this plan, with everything inside.
     going: BTreeSet<Urn>,
+    /// What each natural identity is declared as, by where it is and its type.
+    identities: BTreeMap<(String, &'static str, Id), &'a Node>,
 }
 
 /// Everything about a node that is known before it is compared with what is recorded.
@@ -179,6 +182,7 @@ impl<'a> Planner<'a> {
             claim: claim.clone(),
         }));
         self.edges.insert(node.urn.clone(), wanted.spec.edges.clone());
+        self.identify(&wanted, node);
         let record = self.state.records.get(&node.urn);
         match record {
             None => self.create(wanted, Vec::new()),
@@ -204,6 +208,26 @@ impl<'a> Planner<'a> {
                 None => self.compare(wanted, record),
             },
         }
+    }
+
+    /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.
+    fn identify(&mut self, wanted: &Wanted<'_>, node: &'a Node) {
+        let Some(id) = wanted.id.clone().filter(|_| !wanted.spec.once && !wanted.kind.generated()) else { return };
+        let place = if wanted.realm_known { wanted.spec.realm.clone() } else { format!("inside {}", node.provider) };
+        let Some(other) = self.identities.insert((place, wanted.kind.name(), id.clone()), node) else { return };
+        self.problems.push(Problem {
+            urn: Some(node.urn.clone()),
+            places: vec![other.place.clone(), node.place.clone()],
+            message: format!(
+                "{} {id} is declared as {} at {} and as {} at {}",
+                wanted.kind.name(),
+                other.urn.short(),
+                other.place,
+                node.urn.short(),
+                node.place
+            ),
+            hint: Some("remove one of the two".into()),
+        });
     }
 
     fn wanted<'n>(&mut self, node: &'n Node, kind: &'n Arc<dyn ErasedType>) -> Option<Wanted<'n>> {

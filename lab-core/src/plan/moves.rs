@@ -21,21 +21,27 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
     for node in &nodes {
         let Some(kind) = node.resource() else { continue };
         let Ok(Some(id)) = kind.id(&node.inputs, &declared.vault) else { continue };
-        if let Some(urn) = by_id.get(&(kind.name(), node.provider.as_str(), id.0.as_str())) {
+        if let Some(urn) = by_id.get(&(kind.name(), node.provider.as_str(), id.0.as_str()))
+            && taken.insert(urn)
+        {
             matched.insert(&node.urn, urn);
-            taken.insert(urn);
         }
     }
-    for node in &nodes {
-        if node.resource().is_none() || matched.contains_key(&node.urn) {
-            continue;
-        }
-        let own = state.records.get_key_value(&node.urn).map(|(urn, _)| urn);
-        let before = node.options.was.iter().map(|name| node.urn.renamed(name));
-        let before = before.filter_map(|urn| state.records.get_key_value(&urn).map(|(urn, _)| urn));
-        if let Some(urn) = own.into_iter().chain(before).find(|urn| !taken.contains(*urn)) {
-            matched.insert(&node.urn, urn);
-            taken.insert(urn);
+    // All own names before any former one: a name is taken over only from what no line means any more.
+    for former in [false, true] {
+        for node in &nodes {
+            if node.resource().is_none() || matched.contains_key(&node.urn) {
+                continue;
+            }
+            let names: Vec<Urn> = match former {
+                false => vec![node.urn.clone()],
+                true => node.options.was.iter().map(|name| node.urn.renamed(name)).collect(),
+            };
+            let mut records = names.iter().filter_map(|urn| state.records.get_key_value(urn).map(|(urn, _)| urn));
+            if let Some(urn) = records.find(|urn| !taken.contains(*urn)) {
+                matched.insert(&node.urn, urn);
+                taken.insert(urn);
+            }
         }
     }
     let mut moves: Vec<(Urn, Urn)> =

@@ -39,7 +39,9 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
 
 /// Returns true when a step takes its member away from its users for a while.
 fn disrupts(step: &Step) -> bool {
-    step.interrupts.is_some() && !matches!(step.action, Action::Create | Action::Supersede)
+    // Where the next one stands before this one goes, nobody misses it.
+    let goes = matches!(step.action, Action::Delete { condemned: false, .. });
+    goes || (step.interrupts.is_some() && !matches!(step.action, Action::Create | Action::Supersede))
 }
 
 /// One member of a group, with what is done around it.
@@ -111,15 +113,18 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         }
     }
     let mut members = Vec::new();
+    let mut rolls = false;
     for node in declared.nodes.iter().filter(|node| node.options.rolling.as_deref() == Some(group)) {
         let own: Vec<usize> =
             steps.iter().enumerate().filter(|(_, step)| step.urn == node.urn).map(|(n, _)| n).collect();
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
-        if !own.iter().any(|n| disrupts(&steps[*n])) && after.is_empty() {
-            continue;
-        }
         let record = state.records.get(&node.urn);
         let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+        let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
+        rolls |= disrupted;
+        if own.is_empty() || !(disrupted || down) {
+            continue;
+        }
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
         members.push(Member { urn: node.urn.clone(), first, last, down });
@@ -131,8 +136,13 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         let deleted = matches!(step.action, Action::Delete { .. });
         if member && deleted && !members.iter().any(|member| member.urn == step.urn) {
             let down = record.is_some_and(|record| record.open.is_some());
+            rolls = true;
             members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down });
         }
+    }
+    // Where nobody is taken away, those that are still being made need no turns.
+    if !rolls {
+        members.clear();
     }
     // What is down already counts, and goes first.
     members.sort_by_key(|member| !member.down);

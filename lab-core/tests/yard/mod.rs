@@ -5,7 +5,7 @@
 //! versions.
 
 // Each test file uses its own part of it, and none of it is reached from elsewhere.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod odd;
 

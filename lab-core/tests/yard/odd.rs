@@ -348,6 +348,11 @@ impl Resource<Shop> for Odd {
                         contents.log.push(format!("ready {label}"));
                     }
                 }
+                // What is as it should be is left alone, as any decent system does.
+                (Some(_), true) if contents.items[&at].value == value && !self.renumbers => {
+                    let item = contents.items.get_mut(&at).expect("it was there one line above");
+                    item.mark = (!self.unmarkable).then(|| op.mark.clone());
+                }
                 (Some(_), true) => {
                     contents.log.push(format!("update {label}"));
                     contents.serial += 1;
