@@ -15,13 +15,13 @@ fn main() -> ExitCode {
 
 /// What the lab yields: `cargo run --example homelab -- output`.
 #[derive(Serialize)]
-struct Homelab {
+pub(crate) struct Homelab {
     kubeconfig: Output<Secret<String>>,
     talosconfig: Output<Secret<String>>,
     plex: Input<String>,
 }
 
-fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
+pub(crate) fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
     let lan = Subnet::new("10.69.1.0/24")?.gateway("10.69.1.1")?;
 
     // Bare metal: three control planes, three workers. Installing wipes their disks, and the plan says so.
@@ -84,7 +84,7 @@ fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
 
 /// The hardware that a rehearsal simulates: told by hand, never derived from the program above. A machine that is not
 /// in the rack does not answer.
-fn rack() -> Rack {
+pub(crate) fn rack() -> Rack {
     let ser5 = |name: &str, host: u8| Machine {
         name: Some(name.into()),
         disks: vec![Disk::nvme("/dev/nvme0n1", gigabytes(500))],

@@ -1,7 +1,7 @@
 //! A provider of one's own: text files in a directory. `cargo run --example own_provider -- up`
 
 use lab::prelude::*;
-use lab::{Error, Found, Link, Made, Op, Owner, Provider, Realm, Resource, Step, Types};
+use lab::{Error, Found, Id, Link, Made, Op, Owner, Provider, Realm, Resource, Step, Types};
 use std::{fs, io, path::PathBuf};
 
 /// A directory that exists.
@@ -11,7 +11,6 @@ pub(crate) struct Directory(pub(crate) PathBuf);
 impl Provider for Directory {
     const NAME: &'static str = "directory";
     type Client = PathBuf;
-
     fn realm(&self) -> Realm {
         Realm::Stated(format!("directory {}", self.0.display()))
     }
@@ -23,7 +22,7 @@ impl Provider for Directory {
     }
 }
 
-/// A text file. Found by its name; a file bears no mark, so it is ours when our state recorded it.
+/// A text file. Found by its name; it bears no mark, so it is ours when our state recorded it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct TextFile {
     pub(crate) name: String,
@@ -33,37 +32,34 @@ pub(crate) struct TextFile {
 impl Resource<Directory> for TextFile {
     const TYPE: &'static str = "directory:file";
     type Outputs = PathBuf;
-
-    fn id(&self) -> Option<lab::Id> {
+    fn id(&self) -> Option<Id> {
         Some(self.name.clone().into())
     }
     async fn find(directory: &PathBuf, op: &Op<TextFile>) -> lab::Result<Found<PathBuf>> {
-        let path = path(directory, op)?;
+        let (path, name) = place(directory, op);
         match fs::read_to_string(&path) {
             Ok(text) => {
                 let live = Some(serde_json::json!({ "text": text }));
-                let made = Made { live, ..Made::new(op.id.clone().unwrap_or("".into()).0, path) };
-                Ok(Found::Present(Owner::Unmarkable, Step::Done(made)))
+                Ok(Found::Present(Owner::Unmarkable, Step::Done(Made { live, ..Made::new(name, path) })))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Absent),
-            Err(error) => Err(Error::again(format!("read {}: {error}", path.display()))),
+            Err(error) => Err(Error::again(error.to_string())),
         }
     }
     async fn apply(&self, directory: &PathBuf, op: &Op<TextFile>) -> lab::Result<Step<PathBuf>> {
-        let path = path(directory, op)?;
-        fs::write(&path, self.text.get()).map_err(|error| Error::again(format!("write {}: {error}", path.display())))?;
-        Ok(Step::Done(Made::new(self.name.as_str(), path)))
+        let (path, name) = place(directory, op);
+        fs::write(&path, self.text.get()).map_err(|error| Error::again(error.to_string()).perhaps())?;
+        Ok(Step::Done(Made::new(name, path)))
     }
     async fn delete(directory: &PathBuf, op: &Op<TextFile>) -> lab::Result<Step<()>> {
-        let path = path(directory, op)?;
-        fs::remove_file(&path).map_err(|error| Error::again(format!("remove {}: {error}", path.display())))?;
+        fs::remove_file(place(directory, op).0).map_err(|error| Error::again(error.to_string()))?;
         Ok(Step::gone())
     }
 }
 
-fn path(directory: &std::path::Path, op: &Op<TextFile>) -> lab::Result<PathBuf> {
-    let id = op.id.as_ref().ok_or_else(|| Error::invalid("the file has no name"))?;
-    Ok(directory.join(&id.0))
+fn place(directory: &std::path::Path, op: &Op<TextFile>) -> (PathBuf, String) {
+    let name = op.id.clone().map(|id| id.0).unwrap_or_default();
+    (directory.join(&name), name)
 }
 
 #[allow(dead_code, reason = "the other examples use this file as a module")]
