@@ -39,29 +39,33 @@ pub(crate) struct Global {
     /// Directory of the lab's state
     #[arg(long, global = true, value_name = "DIR", default_value = ".lab", help_heading = "Everywhere")]
     pub(crate) state: PathBuf,
-    /// Environment: its stack is named `<lab>-<NAME>`
+    /// Environment: a stack of its own, named `<lab>-<NAME>`
     #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
     pub(crate) env: Option<String>,
-    /// HTTP CONNECT proxy that every connection goes through: `http://IP:PORT`, or `direct`. Else LAB_PROXY, else
-    /// HTTPS_PROXY
+    /// Proxy for every connection: `http://IP:PORT` or `direct`; else $LAB_PROXY or $HTTPS_PROXY
     #[arg(long, global = true, value_name = "URL", help_heading = "Everywhere")]
     pub(crate) proxy: Option<String>,
     /// Print a stream of events, a JSON object a line
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
-    /// When to colour
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Everywhere")]
+    /// Colours: `auto` (on a terminal, unless $NO_COLOR is set), `always` or `never`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true,
+        help_heading = "Everywhere"
+    )]
     pub(crate) color: Color,
 }
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 

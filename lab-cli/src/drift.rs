@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Drift) -> Result<u8, Trouble> {
     let screen = &invocation.screen;
     let opened = Opened::look(invocation)?;
-    let seen = opened.observe(true).await;
+    let seen = opened.observe(screen, true).await;
     let state = opened.state();
     // What is declared now is what the plan would record; what it does not touch is declared as it was applied.
     let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
@@ -82,10 +82,8 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
                 drifted += 1;
                 whole("not ours any more: ", why);
             }
-            Seen::Unknown(why) => {
-                unknown += 1;
-                whole("not known: ", why);
-            }
+            // Said while looking.
+            Seen::Unknown(_) => unknown += 1,
         }
     }
     let same = seen.seen.len() - drifted - unknown;

@@ -1,11 +1,11 @@
 //! A stack, opened: its state, what the program declares, and how the outside is reached.
 
 use crate::invocation::Invocation;
+use crate::screen::Screen;
 use crate::trouble::Trouble;
-use lab_core::execute::disk::{Disk, FaultyDisk};
 use lab_core::execute::lock::Lock;
 use lab_core::execute::{self, KeySource, LabDir, Ledger, Look, SavedPlan, Store};
-use lab_core::plan::{self, ForeignClaim, Observations, Plan, Request, Verb};
+use lab_core::plan::{self, ForeignClaim, Observations, Plan, Request, Seen, Verb};
 use lab_core::{Declared, Link, State};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,19 +49,7 @@ impl Opened {
     /// Opens the stack for looking: nothing is written, not even a directory.
     pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Opened, Trouble> {
         let disk = directory(invocation).disk();
-        let (stack, keys) = (invocation.stack(), invocation.keys()?);
-        // Opening a journal makes it durable, which is writing; so it is opened on a copy.
-        let copy = FaultyDisk::new();
-        let name = format!("{stack}.journal");
-        let content = disk
-            .read(&name)
-            .map_err(|error| Trouble::new(format!("failed to read {}", disk.place(&name))).because(error))?;
-        // Damage is reported with the file's own name.
-        Store::look(&*disk, &stack, &keys)?;
-        if let Some(content) = content {
-            copy.put(&name, &content);
-        }
-        let (store, _) = Store::open(Arc::new(copy), &stack, keys)?;
+        let (store, _) = Store::reading(&*disk, &invocation.stack(), invocation.keys()?)?;
         Opened::load(invocation, store, None, &mut |_| Ok(()))
     }
 
@@ -115,9 +103,17 @@ impl Opened {
         self.link.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
-    /// Looks at the world, as far as is asked for.
-    pub(crate) async fn observe(&self, refresh: bool) -> Observations {
-        execute::observe(self.declared.clone(), &self.ledger, &self.link, refresh).await
+    /// Looks at the world, as far as is asked for, and says what nothing could be learned of.
+    pub(crate) async fn observe(&self, screen: &Screen, refresh: bool) -> Observations {
+        let looking = screen.busy(if refresh { "looking at everything that is recorded" } else { "looking" });
+        let seen = execute::observe(self.declared.clone(), &self.ledger, &self.link, refresh).await;
+        drop(looking);
+        for (urn, seen) in &seen.seen {
+            if let Seen::Unknown(why) = seen {
+                screen.warning(&format!("nothing is known of {} {}: {why}", urn.kind(), urn.short()));
+            }
+        }
+        seen
     }
 
     /// Returns the plan. `at` is in seconds since 1970.

@@ -1,12 +1,11 @@
 //! `output`: what the program returned when it was last applied. Reads the state only.
 
 use crate::arguments;
-use crate::asked;
 use crate::invocation::Invocation;
 use crate::opened;
 use crate::show;
 use crate::trouble::Trouble;
-use lab_core::redact;
+use lab_core::{redact, reveal};
 use serde_json::Value;
 
 pub(crate) fn output(invocation: &Invocation<'_>, arguments: &arguments::Output) -> Result<u8, Trouble> {
@@ -18,7 +17,7 @@ pub(crate) fn output(invocation: &Invocation<'_>, arguments: &arguments::Output)
     let shown = |value: &Value| {
         if arguments.show_secrets {
             let failed = |why| Trouble::new(format!("failed to open the secrets of stack {stack}")).because(why);
-            show::reveal(value, &look.vault).map_err(failed)
+            reveal(value, &look.vault).map_err(failed)
         } else {
             Ok(redact(value))
         }
@@ -49,8 +48,8 @@ pub(crate) fn output(invocation: &Invocation<'_>, arguments: &arguments::Output)
 fn unknown(name: &str, outputs: &Value) -> Trouble {
     let names: Vec<&str> = outputs.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     let trouble = Trouble::new(format!("there is no output {name:?}"));
-    match asked::near(name, names.iter().map(|name| (*name).to_owned())) {
-        Some(near) => trouble.because(format!("there are {}", names.join(", "))).hint(format!("did you mean {near}?")),
-        None => trouble.hint("the program returns none by name"),
+    match names.is_empty() {
+        false => trouble.hint(format!("there are {}", names.join(", "))),
+        true => trouble.hint("the program returns none by name"),
     }
 }

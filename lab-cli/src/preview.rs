@@ -15,7 +15,7 @@ use std::time::SystemTime;
 pub(crate) async fn preview(invocation: &Invocation<'_>, arguments: &Preview) -> Result<u8, Trouble> {
     let opened = Opened::look(invocation)?;
     let verb = if arguments.destroy { Verb::Destroy } else { Verb::Up };
-    let seen = opened.observe(arguments.scope.refresh).await;
+    let seen = opened.observe(&invocation.screen, arguments.scope.refresh).await;
     let at = opened.now();
     let plan = opened.plan(verb, &arguments.scope.target, &seen, at);
     show::plan(&invocation.screen, &plan);

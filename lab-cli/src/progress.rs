@@ -2,9 +2,9 @@
 
 use crate::screen::Screen;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lab_core::Urn;
 use lab_core::execute::{Progress, Sink};
 use lab_core::plan::Tone;
-use lab_core::{Urn, Vault};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +13,15 @@ use std::time::{Duration, Instant};
 /// How long a step may wait before plain lines say what for, and how long until they say so again.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Returns where the progress of a run goes. What comes from outside is searched for the secrets in `vault`.
-pub(crate) fn sink(screen: &Screen, vault: Vault) -> Sink {
+/// Returns where the progress of a run goes. The engine has searched it for secrets.
+pub(crate) fn sink(screen: &Screen) -> Sink {
     let shown = Mutex::new(Shown {
         lines: screen.bars().map(|bars| Lines { bars: bars.clone(), whole: None, steps: BTreeMap::new() }),
         screen: screen.clone(),
         running: BTreeMap::new(),
     });
     Arc::new(move |progress| {
-        let progress = scrubbed(progress, &vault);
-        shown.lock().unwrap_or_else(PoisonError::into_inner).show(&progress);
+        shown.lock().unwrap_or_else(PoisonError::into_inner).show(progress);
     })
 }
 
@@ -197,19 +196,6 @@ fn style(template: &str) -> ProgressStyle {
 
 fn name(urn: &Urn) -> String {
     format!("{} {}", urn.kind(), urn.short())
-}
-
-fn scrubbed(progress: &Progress, vault: &Vault) -> Progress {
-    let mut progress = progress.clone();
-    match &mut progress {
-        Progress::Waiting { why: text, .. }
-        | Progress::NotStarted { why: text, .. }
-        | Progress::Retrying { error: text, .. }
-        | Progress::Failed { error: text, .. }
-        | Progress::Warning { message: text, .. } => *text = vault.scrub(text),
-        Progress::Began { .. } | Progress::Started { .. } | Progress::Finished { .. } | Progress::Ended { .. } => {}
-    }
-    progress
 }
 
 /// Returns what was done, given what is done.

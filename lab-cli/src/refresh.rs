@@ -11,14 +11,15 @@ use serde_json::json;
 pub(crate) async fn refresh(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
     let screen = &invocation.screen;
     let opened = Opened::write(invocation, "refresh", None, &mut |_| Ok(()))?;
-    let seen = opened.observe(true).await;
+    let seen = opened.observe(screen, true).await;
     for (urn, seen) in &seen.seen {
         let (kind, name) = (urn.kind(), urn.short());
         match seen {
             Seen::There(_) => {}
             Seen::Gone => screen.line(1, &[(Tone::Delete, "- "), (Tone::Plain, &format!("{kind} {name} is gone"))]),
             Seen::Foreign(why) => screen.warning(&format!("{kind} {name} is not ours any more: {why}")),
-            Seen::Unknown(why) => screen.warning(&format!("nothing is known of {kind} {name}: {why}")),
+            // Said while looking.
+            Seen::Unknown(_) => {}
         }
     }
     let events = settle(&seen, &opened.ledger);

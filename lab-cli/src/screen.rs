@@ -5,12 +5,13 @@
 
 use crate::trouble::Trouble;
 use anstyle::{AnsiColor, Style};
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressBar};
 use lab_core::execute::STREAM;
 use lab_core::plan::{Line, Tone};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The two streams, as text or as events.
 #[derive(Clone)]
@@ -44,6 +45,15 @@ impl Screen {
     /// Returns where lines can be drawn over, on a terminal.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
+    }
+
+    /// Shows, on a terminal, that something takes its time; until what is returned is dropped.
+    pub(crate) fn busy(&self, what: &'static str) -> Busy {
+        Busy(self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner().with_message(what));
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        }))
     }
 
     /// Returns true when events are printed instead of text.
@@ -160,6 +170,17 @@ impl Screen {
                 self.aside(1, &[(Tone::Strong, name), (Tone::Plain, line)]);
                 name = "  ";
             }
+        }
+    }
+}
+
+/// Shows that something takes its time.
+pub(crate) struct Busy(Option<ProgressBar>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
         }
     }
 }

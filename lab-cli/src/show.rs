@@ -2,7 +2,7 @@
 
 use crate::screen::Screen;
 use lab_core::plan::{Plan, Step, Tone, render};
-use lab_core::{Vault, redact};
+use lab_core::redact;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -72,25 +72,4 @@ pub(crate) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
-}
-
-/// Returns `value` with every secret in clear.
-pub(crate) fn reveal(value: &Value, vault: &Vault) -> Result<Value, String> {
-    if let Value::Object(map) = value
-        && redact(value) == "[secret]"
-    {
-        // A marker: its one entry is the fingerprint.
-        let fingerprint = map.values().next().and_then(Value::as_str).unwrap_or_default();
-        return reveal(&vault.get(fingerprint)?, vault);
-    }
-    Ok(match value {
-        Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| Ok((key.clone(), reveal(value, vault)?)));
-            Value::Object(entries.collect::<Result<_, String>>()?)
-        }
-        Value::Array(list) => {
-            Value::Array(list.iter().map(|value| reveal(value, vault)).collect::<Result<_, String>>()?)
-        }
-        leaf => leaf.clone(),
-    })
 }

@@ -55,9 +55,10 @@ impl Surroundings {
             anstream::ColorChoice::Auto | anstream::ColorChoice::Never => false,
         };
         let stdin = io::stdin();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let person = stdin.is_terminal() && err.is_terminal();
         Surroundings {
-            terminal: out.is_terminal() && err.is_terminal(),
+            terminal: out.is_terminal() && err.is_terminal() && !dumb,
             colors,
             answers: person.then(|| Box::new(io::BufReader::new(stdin)) as Box<dyn BufRead + Send>),
             out: Box::new(out),

@@ -26,7 +26,7 @@ pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Re
             plan
         }
         None => {
-            let seen = opened.observe(run.scope.refresh).await;
+            let seen = opened.observe(&invocation.screen, run.scope.refresh).await;
             opened.plan(verb, &run.scope.target, &seen, opened.now())
         }
     };
@@ -96,7 +96,7 @@ pub(crate) async fn carry_out(invocation: &Invocation<'_>, opened: &Opened, plan
     let listening = invocation.interrupt.is_none().then(|| listen(invocation, interrupt.clone()));
     let options = Options {
         parallel,
-        sink: progress::sink(&invocation.screen, opened.declared.vault.clone()),
+        sink: progress::sink(&invocation.screen),
         interrupt,
         ids: invocation.ids.clone(),
         ..Options::default()
