@@ -105,7 +105,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// A conflict when it is somebody else's.
+    /// When it is somebody else's, which no second look changes.
     pub(crate) async fn look(&self, address: IpAddr, access: &Access) -> Result<Look> {
         match client::probe(&self.link, &address.to_string(), Some(&access.credentials)).await {
             Phase::Maintenance { fingerprint } => Ok(Look::Maintenance(fingerprint)),
@@ -114,7 +114,7 @@ impl Client {
                 let what = format!("{address} says that our certificate has expired; is its clock, or ours, wrong?");
                 Err(Error::unauthorised(what))
             }
-            Phase::Foreign(failure) => Err(Error::conflict(format!(
+            Phase::Foreign(failure) => Err(Error::invalid(format!(
                 "{address} already belongs to another Talos cluster: it does not accept this cluster's certificate \
                  ({failure}); reset it to maintenance mode, or give the secrets bundle of its cluster to adopt it"
             ))),

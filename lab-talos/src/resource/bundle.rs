@@ -55,17 +55,12 @@ impl Bundle {
 impl Resource<Talos> for Bundle {
     const TYPE: &'static str = "talos:secrets";
     const ONCE: bool = true;
+    const GENERATED: bool = true;
     type Outputs = BundleOutputs;
 
-    async fn find(_: &Client, op: &Op<Bundle>) -> Result<Found<BundleOutputs>> {
-        match (&op.id, &op.inputs) {
-            (None, _) => Ok(Found::Absent),
-            (Some(_), Some(inputs)) => match inputs.given()? {
-                Some(made) => Ok(Found::Present(lab_core::Owner::Unmarkable, Step::Done(made))),
-                None => Err(Error::invalid("generated secrets exist in the state only: there is nowhere to look")),
-            },
-            (Some(_), None) => Err(Error::invalid("secrets exist in the state only: there is nowhere to look")),
-        }
+    async fn find(_: &Client, _: &Op<Bundle>) -> Result<Found<BundleOutputs>> {
+        // It is kept in the state only, where the engine looks by itself.
+        Ok(Found::Absent)
     }
 
     async fn apply(&self, client: &Client, _: &Op<Bundle>) -> Result<Step<BundleOutputs>> {

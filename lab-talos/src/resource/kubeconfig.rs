@@ -1,9 +1,8 @@
 //! The way into a cluster's Kubernetes API, as a resource that renews itself.
 
-use super::inputs;
 use crate::kubeconfig as parsed;
 use crate::provider::{Access, Client, Look, Talos, refused};
-use lab_core::{Change, Error, Found, Impact, Input, Made, Op, Owner, Path, Resource, Result, Secret, Step, Why};
+use lab_core::{Change, Error, Found, Impact, Input, Made, Op, Owner, Path, Resource, Result, Secret, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -91,18 +90,13 @@ impl Resource<Talos> for Kubeconfig {
         Change::Update(Impact { unknown: vec![Path::root()], ..Impact::default() })
     }
 
-    async fn find(client: &Client, op: &Op<Kubeconfig>) -> Result<Found<KubeconfigOutputs>> {
+    async fn find(_: &Client, op: &Op<Kubeconfig>) -> Result<Found<KubeconfigOutputs>> {
+        // Asking a control plane would yield another one, which says nothing about the one that was issued.
         if op.id.is_none() {
             return Ok(Found::Absent);
         }
-        let inputs = inputs(op)?;
-        let wait = Step::next(Value::Null, "a new certificate is issued", Duration::ZERO);
-        if op.deleting || op.why != Why::Declared {
-            return Ok(Found::Present(Owner::Unmarkable, wait));
-        }
-        let access = client.access(inputs.secrets.get())?;
-        let (text, read) = inputs.issue(client, &access).await?;
-        Ok(Found::Present(Owner::Unmarkable, Step::Done(made(text, &read, inputs.cluster.get(), op.now))))
+        let why = "no account is kept of the kubeconfigs that were issued";
+        Ok(Found::Present(Owner::Unmarkable, Step::next(Value::Null, why, Duration::ZERO)))
     }
 
     async fn apply(&self, client: &Client, op: &Op<Kubeconfig>) -> Result<Step<KubeconfigOutputs>> {

@@ -36,7 +36,7 @@ const UPGRADE: u64 = 900;
 /// It is found by its address. A machine in maintenance mode is nobody's and counts as absent. One that accepts the
 /// cluster's certificate is a member; whether this resource made it one, an annotation in its configuration says: a
 /// member that was configured by hand bears none and is taken over by import. One that does not accept the
-/// certificate is another cluster's, and a conflict.
+/// certificate is another cluster's, and refused.
 ///
 /// Creating it installs Talos and destroys what is on the disk; deleting it wipes its state and its data and leads
 /// back to maintenance mode.

@@ -123,6 +123,7 @@ mod tests {
             Change::None => ("nothing", Impact::default()),
             Change::Update(impact) => ("update", impact),
             Change::Replace(impact, _) => ("replace", impact),
+            Change::Refuse(reasons) => ("refuse", Impact { reasons, ..Impact::default() }),
         };
         let paths: Vec<_> = impact.reasons.iter().map(|(path, _)| path.as_str()).collect();
         let interrupts = impact.interrupts.map(|what| format!(", {what}")).unwrap_or_default();
