@@ -105,8 +105,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
                 let impact = Impact { reasons: said(reasons), interrupts, destroys, unknown: Vec::new() };
                 Change::Replace(impact, Order::DeleteFirst)
             }
-            // Said in the plan; the step fails before its call.
-            Verdict::Refused(reasons) => Change::Update(Impact { reasons: said(reasons), ..Impact::default() }),
+            Verdict::Refused(reasons) => Change::Refuse(said(reasons)),
         }
     }
 

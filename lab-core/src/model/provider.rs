@@ -271,6 +271,8 @@ pub enum Change {
     Update(Impact),
     /// Another thing in its place.
     Replace(Impact, Order),
+    /// It cannot become that, for these reasons: a volume cannot shrink. A problem of the plan.
+    Refuse(Vec<(Path, String)>),
 }
 
 /// Which half of a replacement comes first.

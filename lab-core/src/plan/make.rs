@@ -465,6 +465,10 @@ impl<'a> Planner<'a> {
         };
         let uncertain = !wanted.unknown.is_empty();
         match change {
+            Change::Refuse(reasons) => {
+                self.refused(node, &reasons);
+                self.keep(&wanted, record);
+            }
             Change::None if uncertain => {
                 let permits = Permits { same: true, replace: false };
                 self.update(wanted, record, reasons, shown, Impact::default(), permits, due);
@@ -483,6 +487,14 @@ impl<'a> Planner<'a> {
                     self.replace(wanted, record, by_type, impact, reasons);
                 }
             }
+        }
+    }
+
+    /// What is declared is nothing that the thing can become.
+    fn refused(&mut self, node: &Node, reasons: &[(Path, String)]) {
+        for (path, why) in reasons {
+            let message = format!("{} {} cannot be changed at {path}: {why}", node.type_name(), node.urn.short());
+            self.problem(node, message, Some("declare it as it was, or give the new one another name"));
         }
     }
 
@@ -701,6 +713,7 @@ impl<'a> Planner<'a> {
                     let reasons = vec!["what was begun is not what is wanted now".to_owned()];
                     return self.replace(wanted, record, Order::DeleteFirst, impact, reasons);
                 }
+                Ok(Change::Refuse(reasons)) => self.refused(wanted.node, &reasons),
                 Ok(Change::None | Change::Update(_)) => {}
                 Err(error) => {
                     let message = format!("what changing {} takes cannot be told: {}", wanted.node.urn.short(), vault.scrub(&error));
@@ -720,7 +733,7 @@ impl<'a> Planner<'a> {
         } else {
             match wanted.kind.change(&wanted.spec.inputs, &record.spec.inputs, None, vault) {
                 Ok(Change::Update(impact) | Change::Replace(impact, _)) => Ok(impact),
-                Ok(Change::None) => Ok(Impact::default()),
+                Ok(Change::None | Change::Refuse(_)) => Ok(Impact::default()),
                 Err(error) => Err(error),
             }
         };

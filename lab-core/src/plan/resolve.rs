@@ -105,6 +105,10 @@ pub fn resolve(
             let change = kind.change(&spec.inputs, &prior.spec.inputs, None, vault)?;
             match change {
                 Change::None => Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) }),
+                Change::Refuse(reasons) => {
+                    let reasons: Vec<String> = reasons.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+                    Err(format!("it cannot be changed: {}", reasons.join("; ")))
+                }
                 Change::Update(impact) if !consented(&impact) => {
                     unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))
                 }

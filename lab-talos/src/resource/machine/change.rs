@@ -30,6 +30,9 @@ pub(super) fn change(next: &Machine, prior: &Machine, live: Option<&Value>) -> C
     if replace {
         return Change::Replace(impact, Order::DeleteFirst);
     }
+    if let Some(why) = skips(next, prior) {
+        return Change::Refuse(vec![(Path::from("/kubernetes"), why)]);
+    }
     if next.name != prior.name {
         because(&mut impact, "/name", "its Kubernetes node gets another name, and the old one stays behind".into());
         impact.unknown.push(Path::from("/name"));
@@ -58,6 +61,20 @@ pub(super) fn change(next: &Machine, prior: &Machine, live: Option<&Value>) -> C
         impact.interrupts = Some(format!("reboots {} {}", next.name, reboots.join(", and ")));
     }
     Change::Update(impact)
+}
+
+/// Says why Kubernetes cannot go from one version to the other in a single step, if it cannot: its parts bear a
+/// difference of one line, and what a newer one stored an older one may not read.
+fn skips(next: &Machine, prior: &Machine) -> Option<String> {
+    let (from, to) = (prior.kubernetes, next.kubernetes);
+    match to.minor().checked_sub(from.minor()) {
+        Some(0 | 1) => None,
+        Some(_) => Some(format!(
+            "Kubernetes goes from {from} to {to} one minor version at a time: first to 1.{}",
+            from.minor() + 1
+        )),
+        None => Some(format!("Kubernetes does not go back from {from} to {to}")),
+    }
 }
 
 /// Returns the input and the places in the configuration for which the machine reboots, if it does.
@@ -135,6 +152,13 @@ mod tests {
         check(|next| drop(next.labels.insert("zone".into(), "rack".into())), "update ");
         check(|next| next.kubernetes = next.kubernetes.patch(2), "update ");
         check(|next| next.nameservers = vec!["1.1.1.1".into()], "update ");
+    }
+
+    #[test]
+    fn kubernetes_goes_forward_one_minor_version_at_a_time() {
+        check(|next| next.kubernetes = KubernetesVersion::V1_35, "update ");
+        check(|next| next.kubernetes = KubernetesVersion::new(36, 0), "refuse /kubernetes");
+        check(|next| next.kubernetes = KubernetesVersion::new(33, 5), "refuse /kubernetes");
     }
 
     #[test]
