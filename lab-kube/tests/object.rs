@@ -165,8 +165,8 @@ async fn a_selector_means_another_object_and_a_smaller_claim_is_refused() {
     };
     next(claim("10Gi").apply(&cluster.client, &cluster.op(&claim("10Gi"), false, None)).await.unwrap());
     cluster.mutations();
-    let Change::Update(impact) = change(&claim("10Gi"), &claim("5Gi"), None) else { panic!() };
-    assert!(impact.reasons[0].1.contains("cannot shrink"), "{impact:?}");
+    let Change::Refuse(reasons) = change(&claim("10Gi"), &claim("5Gi"), None) else { panic!() };
+    assert!(reasons[0].1.contains("cannot shrink"), "{reasons:?}");
     let error = claim("5Gi").apply(&cluster.client, &cluster.op(&claim("5Gi"), true, None)).await.unwrap_err();
     assert_eq!((error.class, error.effect), (Class::Invalid, Effect::None));
     assert!(error.message.contains("cannot shrink from 10Gi to 5Gi"), "{error}");
