@@ -51,6 +51,8 @@ pub(super) struct Operation {
     pub(super) expected: Expected,
     /// True when it is open in the state.
     pub(super) begun: bool,
+    /// True when it was begun with other inputs: what stands there may have been made from those.
+    pub(super) behind: bool,
     pub(super) cursor: Option<Value>,
     /// The cursor of a create that this delete undoes: where the thing may be found.
     pub(super) undone: Option<Value>,
@@ -176,6 +178,8 @@ impl Operation {
         let mut exists = !self.deed.makes();
         // Whether any call of this operation may have had an effect: then it cannot end as one that had none.
         let mut touched = self.begun;
+        // Whether everything since the last look was made from today's inputs.
+        let mut fresh = false;
         loop {
             if look {
                 match self.look(ground, deadline, &mut backoff).await? {
@@ -184,7 +188,10 @@ impl Operation {
                     Looked::Absent if self.deed == Deed::Import => {
                         return self.refuse(ground, touched, "there is nothing with this identity to import".into(), None).await;
                     }
-                    Looked::Absent => exists = false,
+                    Looked::Absent => {
+                        exists = false;
+                        self.behind &= self.cursor.is_some();
+                    }
                     Looked::Leaving(why) => {
                         self.wait(ground, deadline, &why, Duration::from_secs(2)).await?;
                         continue;
@@ -205,18 +212,26 @@ impl Operation {
                                 self.wait(ground, deadline, &why, pause).await?;
                                 continue;
                             }
-                            Step::Next { cursor, .. } if self.deed != Deed::Delete => self.cursor = Some(cursor),
+                            Step::Next { cursor, .. } if self.deed != Deed::Delete => {
+                                self.cursor = Some(cursor);
+                                fresh = false;
+                            }
                             Step::Next { .. } => {}
                             Step::Done(made) if self.deed == Deed::Import => {
                                 return self.adopt(ground, made, &owner).await;
                             }
                             // What was begun is there, and is still what is wanted: the reply was lost, no more.
                             Step::Done(made)
-                                if self.deed.makes() && self.prior.as_ref() == Some(&self.spec.inputs) =>
+                                if self.deed.makes()
+                                    && !self.behind
+                                    && self.prior.as_ref() == Some(&self.spec.inputs) =>
                             {
                                 return self.done(ground, made).await;
                             }
-                            Step::Done(_) if self.deed.makes() => self.cursor = None,
+                            Step::Done(_) if self.deed.makes() || self.behind => {
+                                self.cursor = None;
+                                fresh = true;
+                            }
                             Step::Done(_) => {}
                         }
                     }
@@ -229,6 +244,13 @@ impl Operation {
             let answer = self.step(ground, deadline, exists).await?;
             match answer {
                 Ok(Step::Done(_)) if self.deed == Deed::Delete => return self.gone(ground).await,
+                // It was finished as it was begun. Today's inputs are another change.
+                Ok(Step::Done(_)) if self.behind && !fresh => {
+                    touched = true;
+                    exists = true;
+                    fresh = true;
+                    self.cursor = None;
+                }
                 Ok(Step::Done(made)) => return self.done(ground, made).await,
                 Ok(Step::Next { cursor, made, why, pause }) => {
                     backoff = Backoff::default();
@@ -334,6 +356,7 @@ impl Operation {
             seed: self.seed,
             absent: self.deed.makes() && !self.begun && self.deed != Deed::Import,
             consent: self.consent.clone(),
+            behind: false,
         };
         let mut events = Vec::new();
         if !self.kind.generated()
@@ -512,7 +535,8 @@ impl Operation {
     async fn wait(&self, ground: &Ground, deadline: SystemTime, why: &str, pause: Duration) -> Result<(), Halt> {
         let why = ground.vault.scrub(why);
         ground.tell(Progress::Waiting { urn: self.urn.clone(), why: why.clone() });
-        if ground.clock.now() + pause > deadline {
+        // A call at the deadline itself would be dropped before it could answer.
+        if ground.clock.now() + pause >= deadline {
             return Err(Halt::Failed {
                 error: format!("it took longer than {} s: {why}", self.timeout.as_secs()),
                 hint: Some("the next `up` goes on from here; `.timeout(…)` gives it longer".into()),
@@ -523,7 +547,7 @@ impl Operation {
 
     async fn retry(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff, error: &Error) -> Result<(), Halt> {
         let pause = backoff.next();
-        if ground.clock.now() + pause > deadline {
+        if ground.clock.now() + pause >= deadline {
             if self.may_leave && error.class == Class::Unreachable {
                 ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
                 ground.tell(Progress::Warning {

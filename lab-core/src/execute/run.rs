@@ -494,6 +494,7 @@ impl Walk<'_> {
             expected: Expected { mark: None, by_id: false, unmarked: false, adopt: deed == Deed::Import },
             begun: false,
             current: false,
+            behind: false,
             cursor: None,
             undone: None,
             why: Why::Declared,
@@ -612,6 +613,7 @@ fn resume(operation: &mut Operation, op: &Mark, record: &Record, begun: &Begun, 
     operation.begun = true;
     operation.current = begun.spec == operation.spec;
     operation.cursor = cursor;
+    operation.behind = begun.behind || begun.spec.inputs != operation.spec.inputs;
     operation.prior = Some(if begun.deed.makes() { begun.spec.inputs.clone() } else { record.spec.inputs.clone() });
     operation.expected = Expected {
         mark: Some(record.mark.clone()),

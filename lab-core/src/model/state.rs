@@ -200,6 +200,9 @@ pub struct Begun {
     /// What data may be destroyed: as shown and consented to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<String>,
+    /// True when it was begun with other inputs before: what stands there may have been made from those.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
 }
 
 /// What an operation does.
@@ -489,6 +492,7 @@ impl State {
                 absent: before.begun.absent || begun.absent,
                 consent: begun.consent.clone().or(before.begun.consent),
                 id: begun.id.clone().or(before.begun.id),
+                behind: before.begun.behind || before.begun.spec.inputs != begun.spec.inputs,
                 ..begun.clone()
             };
             record.open = Some(Box::new(Open { begun, cursor: before.cursor, before: before.before }));
