@@ -352,7 +352,7 @@ fn talosconfig(bundle: &str, name: &str, nodes: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_core::Subnet;
+    use lab_core::{Subnet, testing};
 
     fn hosts(names: &[(&str, u32)]) -> Vec<Host> {
         let lan = Subnet::new("10.69.1.0/24").unwrap();
@@ -392,10 +392,26 @@ mod tests {
         check(|cluster| cluster.kubernetes = KubernetesVersion::V1_35, &["not v1.35.0"]);
         check(|cluster| cluster.workers = hosts(&[("cp-1", 160)]), &["two machines are called cp-1"]);
         check(|cluster| cluster.workers = hosts(&[("work-1", 101)]), &["the same address 10.69.1.101"]);
-        check(|cluster| drop(cluster.adopt.insert("cp-1".into())), &["only be taken over with the secrets"]);
+        check(|cluster| cluster.adopt = ["cp-1".to_owned()].into(), &["only be taken over with the secrets"]);
         check(|cluster| drop(cluster.install_disks.insert("x".into(), "/dev/sdb".into())), &["x is said something"]);
         check(|cluster| cluster.static_addresses = true, &["gateway"; 4]);
         check(|cluster| cluster.vip = Some(Ipv4Addr::new(10, 69, 1, 151)), &["is that of work-1"]);
+    }
+
+    #[test]
+    fn the_plan_of_a_cluster_says_which_disks_it_wipes() {
+        let text = testing::plan_text("homelab", |stack| {
+            let metal = stack.provider("metal", Talos::default());
+            let cluster = metal.component("homelab").add(cluster());
+            Ok((cluster.kubeconfig(), cluster.talosconfig()))
+        });
+        for (name, address) in [("cp-1", 101), ("cp-2", 140), ("cp-3", 147), ("work-1", 151)] {
+            let wiped = format!("everything on /dev/sda of {name} (10.69.1.{address})");
+            assert!(text.contains(&wiped), "{wiped:?} is not in {text}");
+        }
+        let steps = text.lines().filter(|line| line.contains("+ create")).count();
+        assert_eq!(steps, 7, "{text}");
+        assert!(!text.contains("problem"), "{text}");
     }
 
     #[test]
