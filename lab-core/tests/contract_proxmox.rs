@@ -419,7 +419,7 @@ fn a_machine_of_somebody_elses_is_not_touched() {
     let theirs = Guest { description: "grandmother's photos".into(), memory: 512, running: true, ..Guest::default() };
     lab.world.change(|pve| pve.vms.insert(101, theirs));
     let before = lab.world.sight();
-    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"");
+    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"create lab::pve::::pve:vm::one: pve:vm pve/101 exists already and is not ours: it bears the mark grandmother's photos, which is not ours; it was not touched [take it over with `import`, give ours another name, or remove the other one by hand]");
     assert_eq!(lab.world.sight(), before);
     assert_eq!(lab.world.log(), [""; 0]);
     assert!(lab.bench.state().records.is_empty(), "what was never made is not recorded");
