@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a step may wait before plain lines say what for, and how long until they say so again.
 const QUIET: Duration = Duration::from_secs(3);
+/// How many names are said before the rest is counted.
+const FEW: usize = 3;
 
 /// Returns where the progress of a run goes. The engine has searched it for secrets.
 pub(crate) fn sink(screen: &Screen) -> Sink {
@@ -19,6 +21,7 @@ pub(crate) fn sink(screen: &Screen) -> Sink {
         lines: screen.bars().map(|bars| Lines { bars: bars.clone(), whole: None, steps: BTreeMap::new() }),
         screen: screen.clone(),
         running: BTreeMap::new(),
+        not_started: BTreeMap::new(),
     });
     Arc::new(move |progress| {
         shown.lock().unwrap_or_else(PoisonError::into_inner).show(progress);
@@ -28,6 +31,8 @@ pub(crate) fn sink(screen: &Screen) -> Sink {
 struct Shown {
     screen: Screen,
     running: BTreeMap<Urn, Running>,
+    /// What was not started, by the reason.
+    not_started: BTreeMap<String, Vec<String>>,
     lines: Option<Lines>,
 }
 
@@ -95,14 +100,7 @@ impl Shown {
                 self.screen.error(&format!("failed to {action} {}{place}", name(urn)), Some(error), hint.as_deref());
             }
             Progress::NotStarted { urn, action: _, why } => {
-                self.screen.line(
-                    1,
-                    &[
-                        (Tone::Faint, "·"),
-                        (Tone::Plain, &format!(" {} ", name(urn))),
-                        (Tone::Faint, &format!("not started: {why}")),
-                    ],
-                );
+                self.not_started.entry(why.clone()).or_default().push(name(urn));
             }
             Progress::Warning { urn, message } => match urn {
                 Some(urn) => self.screen.warning(&format!("{}: {message}", name(urn))),
@@ -112,8 +110,20 @@ impl Shown {
                 if let Some(lines) = &mut self.lines {
                     lines.clear();
                 }
+                for (why, names) in std::mem::take(&mut self.not_started) {
+                    self.not_started(&why, &names);
+                }
             }
         }
+    }
+
+    /// One cause keeps many from starting: said once, with the first few of them.
+    fn not_started(&self, why: &str, names: &[String]) {
+        let shown = names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(FEW);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let why = format!(" not started: {why}");
+        self.screen.line(1, &[(Tone::Faint, "· "), (Tone::Plain, &shown), (Tone::Plain, &more), (Tone::Faint, &why)]);
     }
 
     fn wait(&mut self, urn: &Urn, why: String) {

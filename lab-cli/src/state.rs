@@ -25,7 +25,10 @@ pub(crate) async fn state(invocation: &Invocation<'_>, arguments: &arguments::St
 fn list(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
     let (screen, state) = (&invocation.screen, opened::look(invocation)?.state);
     let mut branch = None;
-    for (urn, record) in &state.records {
+    let mut records: Vec<(&Urn, &Record)> = state.records.iter().collect();
+    // A component before what is within it: as a tree reads.
+    records.sort_by_key(|(urn, _)| (urn.provider(), urn.path(), urn.kind(), urn.name()));
+    for (urn, record) in records {
         let here = (urn.provider(), urn.path());
         if branch != Some(here) {
             let place = if urn.path().is_empty() {

@@ -2,7 +2,7 @@
 
 mod homelab;
 
-use homelab::{Bench, answering, changed, clashing, files, numbered, program, with_data};
+use homelab::{Bench, answering, changed, clashing, files, needy, numbered, program, with_data};
 use insta::assert_snapshot;
 use lab_core::execute::{Interrupt, LabDir};
 use lab_core::{ProgramError, Stack};
@@ -251,6 +251,20 @@ fn a_failure_says_what_where_why_and_goes_on_when_run_again() {
     ");
     bench.world.take_away("cellar", "table");
     assert_eq!(bench.run(program, "up --yes").exit, 0);
+}
+
+#[test]
+fn what_one_failure_keeps_from_starting_is_said_once() {
+    let bench = Bench::new();
+    bench.world.plant("cellar", "power", Value::Null);
+    let ran = bench.run(needy, "up --yes");
+    assert_eq!(ran.exit, 1, "nothing was changed");
+    let (_, after_the_plan) = ran.out.split_once("0 unchanged.\n").unwrap();
+    assert_snapshot!(after_the_plan, @"
+      ! memory:thing power failed
+      · memory:thing amplifier, memory:thing lamp, memory:thing printer and 2 more not started: it needs power, which failed
+    homelab: 0 done, 1 failed, 5 not started. Run it again once the cause is gone.
+    ");
 }
 
 #[test]

@@ -56,6 +56,16 @@ pub(crate) fn numbered(stack: &Stack) -> Result<(), ProgramError> {
     Ok(())
 }
 
+/// Five things that need one.
+pub(crate) fn needy(stack: &Stack) -> Result<(), ProgramError> {
+    let memory = stack.provider("memory", Memory::at("cellar"));
+    let power = memory.resource("power").add(Thing::new("power", "on"));
+    for name in ["amplifier", "lamp", "printer", "router", "switch"] {
+        memory.resource(name).depends_on(&power).add(Thing::new(name, ""));
+    }
+    Ok(())
+}
+
 struct Rack {
     says: &'static str,
 }
