@@ -70,10 +70,12 @@ const WEBHOOK_CA: &str = "cert-manager-webhook-ca";
 pub struct CertManager {
     /// Whether cert-manager is installed here or is there already.
     pub install: Install,
-    /// Whether its webhook is installed, with the injector that the webhook needs.
+    /// Whether its webhook is installed, with the injector that the webhook needs, as the project does it.
     ///
-    /// It refuses what no schema can: a certificate without a name, an issuer of two kinds. It is also one more pod
-    /// that the API server must reach, and while it does not answer, nothing of cert-manager's can be changed.
+    /// It refuses what no schema can: a certificate without a name, an issuer of two kinds. It also notes who asked
+    /// for a certificate, which approvers other than cert-manager's own look at. In return it is one more pod that the
+    /// API server must reach, and while it does not answer, nothing of cert-manager's can be changed. Certificates are
+    /// issued and renewed without it.
     pub webhook: bool,
     /// Name servers that are asked whether a DNS-01 proof can be seen, such as `1.1.1.1:53`; the cluster's own if
     /// empty. Needed where the local DNS answers for the same zone.
@@ -81,9 +83,9 @@ pub struct CertManager {
 }
 
 impl CertManager {
-    /// Returns cert-manager as released, with its webhook.
+    /// Returns cert-manager without its webhook, asking the cluster's own name servers.
     pub fn new() -> CertManager {
-        CertManager { install: Install::Native, webhook: true, nameservers: Vec::new() }
+        CertManager { install: Install::Native, webhook: false, nameservers: Vec::new() }
     }
 }
 

@@ -35,6 +35,7 @@ pub mod metallb;
 pub mod monitoring;
 pub mod nfs;
 pub mod parts;
+pub mod policy;
 
 pub use account::Account;
 pub use certificates::{CertManager, ClusterIssuer};
@@ -43,6 +44,7 @@ pub use local::LocalPath;
 pub use metallb::MetalLb;
 pub use monitoring::Monitoring;
 pub use nfs::NfsCsi;
+pub use policy::Isolation;
 
 /// Whether an operator is installed by the component or is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -122,16 +122,17 @@ impl Component<Kubernetes> for MetalLb {
 
             let account = scope.component("speaker").depends_on(&namespace).add(speaker_account());
             let excluded = scope.resource("excluded").depends_on(&namespace).add(Object::new(excluded_interfaces()));
+            // After the controller, which makes the Secret that the speakers share before it says that it is ready.
             let speaker = scope
                 .resource("speaker")
-                .depends_on(&kinds)
+                .depends_on(&controller)
                 .depends_on(&account)
                 .depends_on(&excluded)
                 .add(Object::new(self.speaker()));
 
             // A custom resource comes after who acts on it, so that it also goes before.
-            pool = pool.depends_on(&kinds).depends_on(&controller);
-            advertisement = advertisement.depends_on(&kinds).depends_on(&speaker);
+            pool = pool.depends_on(&controller);
+            advertisement = advertisement.depends_on(&speaker);
         }
 
         let pool = pool.add(Object::new(self.addresses()));
@@ -223,7 +224,12 @@ impl MetalLb {
             ]),
             ..container("speaker", image)
         };
-        let memberlist = SecretVolumeSource { secret_name: Some("memberlist".into()), ..SecretVolumeSource::default() };
+        // Not ours, so it may be missing for a moment; a speaker that starts without it ends and is started again.
+        let memberlist = SecretVolumeSource {
+            secret_name: Some("memberlist".into()),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        };
         daemon_set(
             NAMESPACE,
             SPEAKER,

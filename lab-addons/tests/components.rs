@@ -2,15 +2,20 @@
 
 mod cluster;
 
-use cluster::{Thing, declare, refused, things};
+use cluster::{Thing, declare, refused, things, unready};
 use lab_addons::certificates::{CertManager, ClusterIssuer, certificate};
 use lab_addons::monitoring::{Grafana, Monitoring};
-use lab_addons::{LocalPath, MetalLb, NfsCsi, Traefik, nfs};
+use lab_addons::policy::one_at_a_time;
+use lab_addons::{Isolation, LocalPath, MetalLb, NfsCsi, Traefik, nfs};
 use lab_core::model::{Declared, Secret, Subnet};
 use serde_json::Value;
 
 /// The whole first evening, with every option that declares something more.
 fn evening() -> Declared {
+    evening_with(true)
+}
+
+fn evening_with(webhook: bool) -> Declared {
     declare(|k8s| {
         let lan = Subnet::new("10.69.1.0/24").unwrap();
         let metallb = k8s.component("metallb").add(MetalLb {
@@ -27,9 +32,11 @@ fn evening() -> Declared {
         k8s.resource("media").depends_on(&nfs.ready).add(nfs::storage_class("10.69.1.163", "/mnt/media"));
         k8s.resource("directories").depends_on(&nfs.ready).add(nfs::directories("10.69.1.163", "/mnt/apps"));
         let disks = k8s.component("disks").add(LocalPath::new());
-        let manager = k8s
-            .component("cert-manager")
-            .add(CertManager { nameservers: vec!["1.1.1.1:53".into()], ..CertManager::new() });
+        let manager = k8s.component("cert-manager").add(CertManager {
+            webhook,
+            nameservers: vec!["1.1.1.1:53".into()],
+            ..CertManager::new()
+        });
         let token = || Secret::new("cloudflare".to_owned());
         for (name, issuer) in [
             ("self-signed", ClusterIssuer::self_signed()),
@@ -45,6 +52,13 @@ fn evening() -> Declared {
             "authority",
             &["*.k8s.local"],
         ));
+        k8s.component("isolation").depends_on(&traefik.namespace).add(Isolation {
+            open: vec![("traefik".into(), 8443)],
+            visitors: vec!["monitoring".into()],
+            outside: true,
+            ..Isolation::new("traefik")
+        });
+        k8s.resource("budget").depends_on(&traefik.namespace).add(one_at_a_time("traefik", "traefik"));
         k8s.component("monitoring").depends_on(&traefik.class).add(Monitoring {
             etcd: vec![lan.address(101).unwrap()],
             host: Some("prometheus.k8s.local".into()),
@@ -71,7 +85,14 @@ async fn a_cluster_takes_every_object_by_strict_validation() {
     assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
-/// What the test above rests on: the stand-in does refuse.
+/// The order is enough: nothing waits for what is declared to come after it. Without cert-manager's webhook, which is
+/// ready only when its injector has run, and that one the stand-in does not model.
+#[tokio::test]
+async fn every_object_becomes_ready_before_the_next_one_comes() {
+    assert_eq!(unready(&things(&evening_with(false))).await, None);
+}
+
+/// What the tests above rest on: the stand-in does refuse.
 #[tokio::test]
 async fn a_field_too_many_or_too_few_is_refused() {
     let mut things = things(&evening());

@@ -73,14 +73,12 @@ fn an_installed_one_comes_in_the_order_that_a_cluster_needs() {
       metallb/excluded on k8s
           after metallb/namespace
       metallb/speaker on k8s
-          after metallb/kinds/servicel2statuses
           after metallb/speaker/cluster-binding
+          after metallb/controller
           after metallb/excluded
       metallb/pool on k8s
-          after metallb/kinds/servicel2statuses
           after metallb/controller
       metallb/advertisement on k8s
-          after metallb/kinds/servicel2statuses
           after metallb/pool
           after metallb/speaker
     ");

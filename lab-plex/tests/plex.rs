@@ -3,8 +3,9 @@
 #[path = "../../lab-addons/tests/cluster/mod.rs"]
 mod cluster;
 
-use cluster::{Thing, declare, refused, things};
-use lab_core::model::{Declared, Input, Secret};
+use cluster::{Thing, declare, refused, things, unready};
+use lab_addons::{LocalPath, MetalLb, nfs};
+use lab_core::model::{Declared, Input, Secret, Subnet};
 use lab_core::plan::render_graph;
 use lab_plex::Plex;
 use serde_json::{Value, json};
@@ -41,6 +42,19 @@ async fn a_cluster_takes_every_object_by_strict_validation() {
         let refused = refused(&things(&plex)).await;
         assert!(refused.is_empty(), "{}", refused.join("\n"));
     }
+}
+
+/// Volumes that wait for their first pod and an address that waits for its pool must not wait for each other.
+#[tokio::test]
+async fn plex_becomes_ready_where_there_are_volumes_and_addresses() {
+    let declared = declare(|k8s| {
+        let lan = Subnet::new("10.69.1.0/24").unwrap();
+        let metallb = k8s.component("metallb").add(MetalLb::new(lan.range(200, 210).unwrap()));
+        let disks = k8s.component("disks").add(LocalPath::new());
+        let media = k8s.resource("media").add(nfs::storage_class("10.69.1.163", "/mnt/media"));
+        k8s.component("plex").depends_on(&metallb.ready).depends_on(&disks).depends_on(&media).add(everything());
+    });
+    assert_eq!(unready(&things(&declared)).await, None);
 }
 
 #[test]

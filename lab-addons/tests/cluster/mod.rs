@@ -3,9 +3,10 @@
 
 use lab_core::model::{Clock, Declared, Scope, Secret, Stack, Urn, Vault};
 use lab_core::plan::Graph;
-use lab_kube::Kubernetes;
+use lab_kube::{Kubernetes, Readiness, Related};
+use lab_sim::kube::controllers::Settings;
 use lab_sim::kube::{Api, Call, Identity, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -53,10 +54,15 @@ pub(crate) fn things(declared: &Declared) -> Vec<Thing> {
     for n in &graph.order {
         let node = &declared.nodes[*n];
         let mut body = node.inputs["body"].clone();
-        let known = |value: &Value| if value.is_object() { Value::from("known-later") } else { value.clone() };
+        // An output of another object. Only the names of storage classes are wired that way.
+        let known = |value: &Value| if value.is_object() { Value::from("local-path") } else { value.clone() };
         let set = node.inputs["set"].as_object().cloned().unwrap_or_default();
         let set: BTreeMap<String, Value> = set.iter().map(|(at, value)| (at.clone(), known(value))).collect();
         body = lab_kube::body::merge(body, &set).unwrap();
+        // What it really is stands nowhere in what is declared.
+        let secret = node.inputs["secret"].as_object().cloned().unwrap_or_default();
+        let secret = secret.keys().map(|at| (at.clone(), Value::from("secret"))).collect();
+        body = lab_kube::body::merge(body, &secret).unwrap();
         let mut thing = Thing { name: String::new(), body, before: BTreeSet::new() };
         let key = [thing.text("/metadata/namespace"), thing.text("/metadata/name")].map(str::to_owned);
         thing.name = format!("{} {}", thing.kind(), key.join("/").trim_start_matches('/'));
@@ -72,42 +78,91 @@ pub(crate) fn things(declared: &Declared) -> Vec<Thing> {
 
 /// Applies every object in order to a new cluster, as strictly as it can be told to, and returns what it refused.
 pub(crate) async fn refused(things: &[Thing]) -> Vec<String> {
-    let api = Api::new(Options { pace: Duration::ZERO, ..Options::new("v1.34.1", Clock::scaled(1000)) });
+    let api = api();
     let mut refused = Vec::new();
     for thing in things {
-        let key = lab_kube::Key::of(&thing.body).unwrap();
-        let kind = lab_kube::kinds::known(&key.api_version, &key.kind).unwrap_or_else(|| panic!("{key}"));
-        let root = if kind.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", kind.group) };
-        let within = match thing.text("/metadata/namespace") {
-            "" => String::new(),
-            namespace => format!("/namespaces/{namespace}"),
-        };
-        let path = format!("{root}/{}{within}/{}/{}", kind.version, kind.plural, thing.text("/metadata/name"));
-        // A definition is served a moment after it is accepted, as on a real cluster.
-        let mut answer = (0, String::new());
-        for _ in 0..50 {
-            answer = apply(&api, &path, &thing.body).await;
-            if answer.0 != 404 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        if !(200..300).contains(&answer.0) {
-            refused.push(format!("{}: {} {}", thing.name, answer.0, answer.1));
-        }
+        refused.extend(apply(&api, thing).await.err());
     }
     refused
 }
 
-async fn apply(api: &Api, path: &str, body: &Value) -> (u16, String) {
+/// Applies every object to a new cluster of three nodes, each only when everything before it is ready, and returns the
+/// first that does not become so.
+pub(crate) async fn unready(things: &[Thing]) -> Option<String> {
+    let api = api();
+    for node in ["one", "two", "three"] {
+        let body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"kubernetes.io/os": "linux"}}});
+        send(&api, "PATCH", &format!("/api/v1/nodes/{node}"), &body).await;
+        let status = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let (code, why) = send(&api, "PATCH", &format!("/api/v1/nodes/{node}/status"), &status).await;
+        assert_eq!(code, 200, "{why}");
+    }
+    api.start_controllers(Settings::default());
+    for thing in things {
+        apply(&api, thing).await.unwrap();
+        let mut status = Readiness::Waiting { reason: "not looked at yet".into() };
+        for _ in 0..500 {
+            let (_, live) = send(&api, "GET", &path(thing), &Value::Null).await;
+            let mut related = Related::default();
+            let class = thing.text("/spec/storageClassName");
+            if thing.kind() == "PersistentVolumeClaim" {
+                let (code, class) =
+                    send(&api, "GET", &format!("/apis/storage.k8s.io/v1/storageclasses/{class}"), &Value::Null).await;
+                related.storage_class = (code == 200).then_some(class);
+            }
+            status = lab_kube::readiness::status_with(&live, &related);
+            if status == Readiness::Ready {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if status != Readiness::Ready {
+            return Some(format!("{}: {status:?}", thing.name));
+        }
+    }
+    None
+}
+
+fn api() -> Api {
+    Api::new(Options { pace: Duration::ZERO, ..Options::new("v1.34.1", Clock::scaled(1000)) })
+}
+
+fn path(thing: &Thing) -> String {
+    let key = lab_kube::Key::of(&thing.body).unwrap();
+    let kind = lab_kube::kinds::known(&key.api_version, &key.kind).unwrap_or_else(|| panic!("{key}"));
+    let root = if kind.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", kind.group) };
+    let within = match thing.text("/metadata/namespace") {
+        "" => String::new(),
+        namespace => format!("/namespaces/{namespace}"),
+    };
+    format!("{root}/{}{within}/{}/{}", kind.version, kind.plural, thing.text("/metadata/name"))
+}
+
+async fn apply(api: &Api, thing: &Thing) -> Result<(), String> {
+    let body = lab_kube::body::plain(thing.body.clone());
+    // A definition is served a moment after it is accepted, as on a real cluster.
+    let mut answer = (0, Value::Null);
+    for _ in 0..50 {
+        answer = send(api, "PATCH", &path(thing), &body).await;
+        if answer.0 != 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (code, why) = answer;
+    if (200..300).contains(&code) { Ok(()) } else { Err(format!("{}: {code} {}", thing.name, why["message"])) }
+}
+
+async fn send(api: &Api, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let call = Call {
-        method: "PATCH".into(),
+        method: method.into(),
         path: path.into(),
-        query: "fieldManager=lab&fieldValidation=Strict".into(),
+        query: if method == "PATCH" { "fieldManager=lab&fieldValidation=Strict".into() } else { String::new() },
         content_type: "application/apply-patch+yaml".into(),
         accept: "application/json".into(),
         agent: "lab".into(),
-        body: serde_json::to_vec(&lab_kube::body::plain(body.clone())).unwrap(),
+        body: if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() },
     };
     let response = api.respond(call, Some(&Identity::administrator())).await.unwrap();
     let code = response.status().as_u16();
@@ -116,5 +171,5 @@ async fn apply(api: &Api, path: &str, body: &Value) -> (u16, String) {
     while let Some(piece) = reply.piece().await {
         text.extend(piece);
     }
-    (code, String::from_utf8_lossy(&text).into_owned())
+    (code, serde_json::from_slice(&text).unwrap_or(Value::Null))
 }
