@@ -3,7 +3,9 @@
 
 mod contract;
 
-use contract::{Lab, Log, Scenario, Server, World, leaves_nothing_behind_when_destroyed_half_made, survives_everything};
+use contract::{
+    Lab, Log, Scenario, Server, World, leaves_nothing_behind_when_destroyed_half_made, survives_everything,
+};
 use lab_core::execute::CallFault;
 use lab_core::plan::Verb;
 use lab_core::{
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 // --- The clusters, and the NAS beside them.
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Site {
     clusters: BTreeMap<String, Cluster>,
     /// Volumes that objects asked for. They survive the cluster, not their object.
@@ -26,7 +28,7 @@ struct Site {
     serial: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Cluster {
     mark: String,
     image: String,
@@ -93,7 +95,8 @@ impl Server for Site {
 
     fn sight(&self) -> Self::Sight {
         let shown = |object: &Object| (object.text.clone(), object.unready == 0, object.deleting);
-        let objects = |cluster: &Cluster| cluster.objects.iter().map(|(name, object)| (name.clone(), shown(object))).collect();
+        let objects =
+            |cluster: &Cluster| cluster.objects.iter().map(|(name, object)| (name.clone(), shown(object))).collect();
         // By image: which number a cluster got is nobody's business.
         (self.clusters.values().map(|cluster| (cluster.image.clone(), objects(cluster))).collect(), self.nas.clone())
     }
@@ -412,9 +415,11 @@ fn theirs() -> Object {
 }
 
 fn plant(lab: &Lab<Site>, name: &str, object: Object) {
-    lab.world.change(|site| site.clusters.values_mut().for_each(|cluster| {
-        cluster.objects.insert(name.to_owned(), object.clone());
-    }));
+    lab.world.change(|site| {
+        site.clusters.values_mut().for_each(|cluster| {
+            cluster.objects.insert(name.to_owned(), object.clone());
+        })
+    });
 }
 
 // --- What must hold.

@@ -3,7 +3,9 @@
 
 mod contract;
 
-use contract::{Lab, Log, Scenario, Server, World, leaves_nothing_behind_when_destroyed_half_made, survives_everything};
+use contract::{
+    Lab, Log, Scenario, Server, World, leaves_nothing_behind_when_destroyed_half_made, survives_everything,
+};
 use lab_core::execute::CallFault;
 use lab_core::plan::Verb;
 use lab_core::{
@@ -20,6 +22,7 @@ const TEMPLATE: u32 = 9000;
 
 // --- The server.
 
+#[derive(Clone)]
 struct Pve {
     vms: BTreeMap<u32, Guest>,
     tasks: BTreeMap<String, Task>,
@@ -38,6 +41,7 @@ struct Guest {
     lock: Option<&'static str>,
 }
 
+#[derive(Clone)]
 struct Task {
     left: u32,
     vmid: u32,
@@ -221,7 +225,12 @@ impl Vm {
         if ready {
             Step::Done(made)
         } else {
-            Step::Next { cursor: json!(At::Between), made: None, why: "it does not run yet".into(), pause: Duration::ZERO }
+            Step::Next {
+                cursor: json!(At::Between),
+                made: None,
+                why: "it does not run yet".into(),
+                pause: Duration::ZERO,
+            }
         }
     }
 

@@ -20,6 +20,7 @@ const NODES: [&str; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
 
 // --- The machines.
 
+#[derive(Clone)]
 struct Machines {
     nodes: BTreeMap<String, Node>,
 }
@@ -399,7 +400,8 @@ fn a_machine_that_died_after_it_was_settled_on_is_never_replaced_by_another() {
             }
         }
         assert_eq!(lab.world.log(), before, "nothing was done anywhere");
-        let open: Vec<_> = lab.bench.state().open().map(|(urn, _, open)| (urn.name().to_owned(), open.cursor.clone())).collect();
+        let open: Vec<_> =
+            lab.bench.state().open().map(|(urn, _, open)| (urn.name().to_owned(), open.cursor.clone())).collect();
         assert_eq!(open, [("etcd".to_owned(), Some(json!({ "node": NODES[0] })))], "it still says where it began");
         lab.world.change(|machines| machines.nodes.get_mut(NODES[0]).map(|node| node.dead = false));
         lab.bench.up_whole(ordered);
@@ -420,7 +422,8 @@ fn a_machine_that_is_silent_keeps_the_first_bootstrap_from_being_made() {
 #[test]
 fn a_machine_of_another_cluster_is_not_touched() {
     let lab = Lab::<Machines>::new();
-    let taken = |machines: &mut Machines| machines.nodes.get_mut(NODES[1]).map(|node| node.cluster = Some("school".into()));
+    let taken =
+        |machines: &mut Machines| machines.nodes.get_mut(NODES[1]).map(|node| node.cluster = Some("school".into()));
     lab.world.change(taken);
     insta::assert_snapshot!(lab.failures(ordered, Verb::Up), @"create lab::metal::::talos:machine::cp-2: talos:machine 10.0.0.2 exists already and is not ours: it belongs to the cluster school; it was not touched [take it over with `import`, give ours another name, or remove the other one by hand]");
     let touched: BTreeSet<_> = lab.world.log().into_iter().filter(|line| line.contains(NODES[1])).collect();

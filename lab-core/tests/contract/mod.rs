@@ -2,7 +2,7 @@
 //! pass. Time passes in it by requests, one tick each, so that nothing depends on how long a run takes.
 #![allow(dead_code, reason = "every suite uses its own part")]
 
-use lab_core::execute::disk::{Crash, Fault};
+use lab_core::execute::disk::{self, Crash, Fault};
 use lab_core::execute::{CallFault, Faults, Report};
 use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
@@ -16,7 +16,7 @@ pub(crate) type Log = Vec<String>;
 pub(crate) type Program = fn(&Stack) -> Result<(), ProgramError>;
 
 /// An outside system of which a [`World`] consists.
-pub(crate) trait Server: Default + Send + 'static {
+pub(crate) trait Server: Clone + Default + Send + 'static {
     /// What can be seen of it, without what may differ from run to run: marks, uids, task ids.
     type Sight: PartialEq + Debug;
     /// Lets one tick pass: tasks go on, machines boot.
@@ -27,6 +27,7 @@ pub(crate) trait Server: Default + Send + 'static {
 /// A server and the wire to it, on which replies are lost.
 pub(crate) struct World<S>(Mutex<Inner<S>>);
 
+#[derive(Clone)]
 struct Inner<S> {
     server: S,
     log: Log,
@@ -129,6 +130,12 @@ impl<S: Server> Lab<S> {
         lab
     }
 
+    /// Returns another future of the same past.
+    fn fork(&self) -> Lab<S> {
+        let world = Arc::new(World(Mutex::new(self.world.inner().clone())));
+        Lab { bench: self.bench.crashed(Crash::Process).over(world.clone()), world }
+    }
+
     /// Runs a program with nothing going wrong.
     pub(crate) fn run(&self, program: Program, verb: Verb) -> Report {
         self.bench.attempt(program, verb, &Trial::default()).unwrap_or_else(|error| panic!("{verb}: {error}"))
@@ -153,8 +160,7 @@ impl<S: Server> Lab<S> {
     }
 
     pub(crate) fn crashed(self, crash: Crash) -> Lab<S> {
-        // Another process draws other ids.
-        Lab { bench: self.bench.crashed(crash).seeded(1_000_000), world: self.world }
+        Lab { bench: self.bench.crashed(crash), world: self.world }
     }
 
     fn at_rest(&self, program: Program, verb: Verb, context: &str) {
@@ -179,7 +185,8 @@ impl<S: Server> Lab<S> {
 /// left over, nothing still to do.
 pub(crate) fn survives_everything<S: Server>(scenario: &Scenario) {
     let Scenario { before, program, verb } = *scenario;
-    let calm: Lab<S> = Lab::after(before);
+    let past: Lab<S> = Lab::after(before);
+    let calm = past.fork();
     let (first_request, first_write) = (calm.world.requests(), calm.bench.disk().operations().len());
     let counted = Arc::new(Faults::none());
     let trial = Trial { faults: counted.clone(), ..Trial::default() };
@@ -196,22 +203,20 @@ pub(crate) fn survives_everything<S: Server>(scenario: &Scenario) {
         }
     }
     disturbances.extend((first_request..last_request).map(Disturbance::Request));
-    for write in first_write..last_write {
-        for (fault, crash) in [
-            (Fault::StopBefore, Crash::Process),
-            (Fault::StopWithin(7), Crash::Process),
-            (Fault::StopWithin(7), Crash::PowerPartly(write as u64)),
-            (Fault::StopAfter, Crash::Process),
-            (Fault::StopAfter, Crash::Power),
-        ] {
-            disturbances.push(Disturbance::Journal(write, fault, crash));
+    let operations = calm.bench.disk().operations().into_iter().map(|operation| operation.verb);
+    for (at, verb) in operations.enumerate().take(last_write).skip(first_write) {
+        let mut stops = vec![(Fault::StopBefore, Crash::Power), (Fault::StopAfter, Crash::Process)];
+        if verb == disk::Verb::Write {
+            stops.push((Fault::StopWithin(7), Crash::Process));
+            stops.push((Fault::StopAfter, Crash::PowerPartly(at as u64)));
         }
+        disturbances.extend(stops.into_iter().map(|(fault, crash)| Disturbance::Journal(at, fault, crash)));
     }
     assert!(disturbances.len() > 20, "there was hardly anything to disturb: {disturbances:?}");
 
     for disturbance in disturbances {
         let context = format!("{verb} after {disturbance:?}");
-        let lab: Lab<S> = Lab::after(before);
+        let lab = past.fork();
         let mut trial = Trial::default();
         match disturbance {
             Disturbance::Call(call, fault) => trial.faults = Arc::new(Faults::at(call, fault)),
