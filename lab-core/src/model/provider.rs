@@ -68,8 +68,8 @@ pub trait Resource<P: Provider>: Data + Sized {
     const INITIAL: &'static [&'static str] = &[];
     /// True for what happens once and cannot be undone: it never changes, and is forgotten instead of deleted.
     const ONCE: bool = false;
-    /// True for what exists nowhere but in the state: a generated value. It is never looked for, and making it makes
-    /// no call.
+    /// True for what exists nowhere but in the state: a value that was generated, or handed out anew for whoever asks.
+    /// It is never looked for, and making it has no effect outside.
     const GENERATED: bool = false;
     /// What it yields.
     type Outputs: Data;

@@ -2,7 +2,7 @@
 
 use crate::kubeconfig as parsed;
 use crate::provider::{Access, Client, Look, Talos, refused};
-use lab_core::{Change, Error, Found, Impact, Input, Made, Op, Owner, Path, Resource, Result, Secret, Step};
+use lab_core::{Change, Error, Found, Impact, Input, Made, Op, Path, Resource, Result, Secret, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -76,6 +76,8 @@ fn due(now: SystemTime, expiry: SystemTime) -> SystemTime {
 
 impl Resource<Talos> for Kubeconfig {
     const TYPE: &'static str = "talos:kubeconfig";
+    // Asking a control plane would yield another one, which says nothing about the one that was issued.
+    const GENERATED: bool = true;
     type Outputs = KubeconfigOutputs;
 
     fn change(&self, prior: &Kubeconfig, _: Option<&Value>) -> Change {
@@ -90,13 +92,8 @@ impl Resource<Talos> for Kubeconfig {
         Change::Update(Impact { unknown: vec![Path::root()], ..Impact::default() })
     }
 
-    async fn find(_: &Client, op: &Op<Kubeconfig>) -> Result<Found<KubeconfigOutputs>> {
-        // Asking a control plane would yield another one, which says nothing about the one that was issued.
-        if op.id.is_none() {
-            return Ok(Found::Absent);
-        }
-        let why = "no account is kept of the kubeconfigs that were issued";
-        Ok(Found::Present(Owner::Unmarkable, Step::next(Value::Null, why, Duration::ZERO)))
+    async fn find(_: &Client, _: &Op<Kubeconfig>) -> Result<Found<KubeconfigOutputs>> {
+        Ok(Found::Absent)
     }
 
     async fn apply(&self, client: &Client, op: &Op<Kubeconfig>) -> Result<Step<KubeconfigOutputs>> {
