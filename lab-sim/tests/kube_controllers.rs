@@ -40,6 +40,15 @@ fn workload(kind: &str, name: &str) -> Value {
     })
 }
 
+/// Starts the process of an add-on and returns when it is ready.
+async fn run(cluster: &Cluster, name: &str, container: Value) {
+    let mut deployment = workload("Deployment", name);
+    deployment["spec"]["template"]["spec"]["containers"] = json!([container]);
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(cluster.apply(path, &deployment, "lab", "").await.code, 201);
+    cluster.until(&format!("{path}/{name}"), |reply| reply.body["status"]["readyReplicas"] == 1).await;
+}
+
 async fn events(cluster: &Cluster) -> String {
     cluster.get("/api/v1/events").await.body.to_string()
 }
@@ -210,6 +219,10 @@ async fn load_balancers_get_addresses_of_an_advertised_pool() {
         "spec": {"ipAddressPools": ["lan"]},
     });
     cluster.apply(&format!("{base}/l2advertisements"), &advertisement, "lab", "").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let first = cluster.get(&format!("{SERVICES}/first")).await.body;
+    assert_eq!(first["status"]["loadBalancer"], json!({}), "not before MetalLB runs");
+    run(&cluster, "metallb", json!({"name": "main", "image": "quay.io/metallb/controller:v0.14.9"})).await;
     // Something else in the cluster changes often enough in a real one.
     let has = |address: &'static str| {
         move |reply: &kube_support::Answer| reply.body["status"]["loadBalancer"]["ingress"][0]["ip"] == address
@@ -246,6 +259,8 @@ async fn a_certificate_is_written_into_its_secret_by_a_ready_issuer() {
     });
     let path = "/apis/cert-manager.io/v1/namespaces/default/certificates";
     cluster.apply(path, &certificate, "lab", "").await;
+    run(&cluster, "manager", json!({"name": "main", "image": "quay.io/jetstack/cert-manager-controller:v1.21.1"}))
+        .await;
     cluster
         .until(&format!("{path}/wildcard"), |reply| {
             reply.body["status"]["conditions"][0]["status"] == "True" && reply.body["status"]["notAfter"].is_string()
@@ -254,6 +269,54 @@ async fn a_certificate_is_written_into_its_secret_by_a_ready_issuer() {
     let secret = cluster.get("/api/v1/namespaces/default/secrets/wildcard-tls").await.body;
     assert_eq!(secret["type"], "kubernetes.io/tls");
     assert!(secret["data"]["tls.key"].is_string());
+}
+
+#[tokio::test]
+async fn the_speakers_key_is_made_by_the_controller_of_metallb_and_goes_with_it() {
+    let cluster = cluster(1).await;
+    let env = json!([
+        {"name": "METALLB_ML_SECRET_NAME", "value": "memberlist"}, {"name": "METALLB_DEPLOYMENT", "value": "metallb"},
+    ]);
+    let controller = json!({"name": "main", "image": "quay.io/metallb/controller:v0.14.9", "env": env});
+    run(&cluster, "metallb", controller).await;
+    let path = "/api/v1/namespaces/default/secrets/memberlist";
+    let secret = cluster.until(path, |reply| reply.code == 200).await.body;
+    assert!(secret["data"]["secretkey"].is_string());
+    cluster.delete("/apis/apps/v1/namespaces/default/deployments/metallb", json!({})).await;
+    cluster.until(path, |reply| reply.code == 404).await;
+}
+
+#[tokio::test]
+async fn a_webhook_gets_the_authority_of_cert_manager_once_both_its_processes_run() {
+    let cluster = cluster(1).await;
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let hooks = |annotations: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "hooks", "annotations": annotations},
+            "webhooks": [{
+                "name": "webhook.cert-manager.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": {"service": {"namespace": "default", "name": "webhook"}},
+            }],
+        })
+    };
+    let asking = hooks(json!({"cert-manager.io/inject-ca-from-secret": "default/authority"}));
+    assert_eq!(cluster.apply(path, &asking, "lab", "").await.code, 201);
+    let image = |name: &str| format!("quay.io/jetstack/cert-manager-{name}:v1.21.1");
+    run(&cluster, "injector", json!({"name": "main", "image": image("cainjector")})).await;
+    let bundle = |body: &Value| body["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(bundle(&cluster.get(&format!("{path}/hooks")).await.body).is_null(), "the webhook made no authority yet");
+    let args =
+        json!(["--dynamic-serving-ca-secret-name=authority", "--dynamic-serving-ca-secret-namespace=$(POD_NAMESPACE)"]);
+    run(&cluster, "webhook", json!({"name": "main", "image": image("webhook"), "args": args})).await;
+    let path = format!("{path}/hooks");
+    let injected = cluster.until(&path, |reply| bundle(&reply.body).is_string()).await.body;
+    let secret = cluster.get("/api/v1/namespaces/default/secrets/authority").await.body;
+    assert_eq!(bundle(&injected), secret["data"]["ca.crt"]);
+    // What the injector wrote is not ours: applying the same again leaves it, and nothing changes.
+    cluster.apply("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", &asking, "lab", "").await;
+    assert_eq!(cluster.get(&path).await.body["metadata"]["resourceVersion"], injected["metadata"]["resourceVersion"]);
 }
 
 #[tokio::test]

@@ -265,6 +265,7 @@ impl Api {
 const APPLY: &str = "application/apply-patch+yaml";
 
 fn stable(object: &Value) -> Value {
+    let made_up = controllers::addon::is_made_up(object);
     let mut object = object.clone();
     let volatile = [
         "uid",
@@ -300,9 +301,19 @@ fn stable(object: &Value) -> Value {
         }
     }
     clean(&mut object, &volatile);
-    if object["metadata"]["annotations"]["cert-manager.io/certificate-name"].is_string() {
+    if made_up {
         for value in object["data"].as_object_mut().into_iter().flat_map(|data| data.values_mut()) {
             *value = "issued".into();
+        }
+    }
+    if controllers::addon::is_injected(&object) {
+        for hook in object["webhooks"].as_array_mut().into_iter().flatten() {
+            if let Some(bundle) = hook.pointer_mut("/clientConfig/caBundle") {
+                *bundle = "injected".into();
+            }
+        }
+        if let Some(bundle) = object.pointer_mut("/spec/conversion/webhook/clientConfig/caBundle") {
+            *bundle = "injected".into();
         }
     }
     object

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use super::addon::Process;
 use super::workload::is_ready;
 use super::{AGENT, Cluster, Round, hash, leaving, owned_by, text};
 use crate::kube::select::Selector;
@@ -63,7 +64,9 @@ impl<C: Cluster> Round<'_, C> {
         for service in self.all(SERVICES).iter().filter(|service| !leaving(service)) {
             self.endpoints(service).await;
         }
-        self.load_balancers().await;
+        if self.process(Process::MetalLbController).is_some() {
+            self.load_balancers().await;
+        }
         self.ingresses().await;
     }
 

@@ -4,6 +4,7 @@ use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
+use super::addon::Process;
 use super::{Cluster, Round, condition, leaving, text};
 use crate::kube::quantity::timestamp;
 
@@ -16,6 +17,9 @@ const DAYS: u64 = 90;
 
 impl<C: Cluster> Round<'_, C> {
     pub(super) async fn certificates(&mut self) {
+        if self.process(Process::CertManager).is_none() {
+            return;
+        }
         for path in [ISSUERS, CLUSTER_ISSUERS] {
             for issuer in self.all(path).iter().filter(|issuer| !leaving(issuer)) {
                 self.issuer(path, issuer).await;

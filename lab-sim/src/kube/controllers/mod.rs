@@ -5,8 +5,9 @@
 //! change; a world at rest is not written to.
 //!
 //! Not modelled: rolling updates pod by pod, probes, images that cannot be pulled, resources that run out, who may
-//! reach whom. The add-ons' controllers act wherever their definitions are installed, whether their pods run or not.
+//! reach whom.
 
+pub(super) mod addon;
 mod address;
 mod certificate;
 mod namespace;
@@ -181,6 +182,9 @@ const LISTS: &[&str] = &[
     "/apis/networking.k8s.io/v1/ingressclasses",
     "/apis/policy/v1/poddisruptionbudgets",
     "/apis/storage.k8s.io/v1/storageclasses",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "/apis/metallb.io/v1beta1/ipaddresspools",
     "/apis/metallb.io/v1beta1/l2advertisements",
     "/apis/cert-manager.io/v1/issuers",
@@ -214,6 +218,7 @@ impl<C: Cluster> Round<'_, C> {
         self.workloads().await;
         self.volumes().await;
         self.pods().await;
+        self.addons().await;
         self.addresses().await;
         self.certificates().await;
     }
