@@ -181,7 +181,8 @@ impl Operation {
         // Whether everything since the last look was made from today's inputs.
         let mut fresh = false;
         loop {
-            if look {
+            // What exists only in the state is not looked for: it is there when the state says so.
+            if look && !(self.kind.generated() && self.deed == Deed::Update) {
                 match self.look(ground, deadline, &mut backoff).await? {
                     Looked::Absent if self.deed == Deed::Delete => return self.gone(ground).await,
                     Looked::Absent if self.deed == Deed::Update => return self.vanished(ground).await,
