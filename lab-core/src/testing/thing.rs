@@ -237,7 +237,7 @@ impl Resource<Memory> for Thing {
         place.reach()?;
         let Some(thing) = &op.inputs else { return Err(Error::invalid("what was recorded can no longer be read")) };
         let name = op.id.as_ref().map_or_else(|| thing.known_as(&op.mark), |id| id.0.clone());
-        let Some(item) = place.world.get(&place.name, &name) else { return Ok(Found::Absent) };
+        let Some(item) = place.world.look(&place.name, &name) else { return Ok(Found::Absent) };
         let owner = match &item.mark {
             _ if thing.unmarkable => Owner::Unmarkable,
             Some(mark) => Owner::Marked(mark.clone()),

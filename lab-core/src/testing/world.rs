@@ -156,6 +156,15 @@ impl World {
         Some(item.clone())
     }
 
+    /// Looks at a thing. One that is on its way out goes on by itself, a little further with every look.
+    pub(super) fn look(&self, place: &str, name: &str) -> Option<Item> {
+        let leaving = self.get(place, name)?.leaving.is_some();
+        if leaving {
+            self.delete(place, name, 0);
+        }
+        self.get(place, name)
+    }
+
     /// Begins or goes on with a deletion; returns how many calls it still takes.
     pub(super) fn delete(&self, place: &str, name: &str, calls: u32) -> Option<u32> {
         let mut contents = self.contents();
