@@ -99,6 +99,12 @@ impl Shown {
                 let hint = hint.clone().or_else(|| open.then(|| "run it again: it goes on from here".to_owned()));
                 self.screen.error(&format!("failed to {action} {}{place}", name(urn)), Some(error), hint.as_deref());
             }
+            Progress::Interrupted { urn, action: _ } => {
+                let took = self.end(urn);
+                let left = " left where it stands";
+                let name = format!(" {}", name(urn));
+                self.screen.line(1, &[(Tone::Warning, "‖"), (Tone::Plain, &name), (Tone::Faint, left), (Tone::Faint, &took)]);
+            }
             Progress::NotStarted { urn, action: _, why } => {
                 self.not_started.entry(why.clone()).or_default().push(name(urn));
             }

@@ -65,6 +65,13 @@ pub enum Progress {
         /// True when what was begun will be finished by the next run.
         open: bool,
     },
+    /// A step was left where it stands, because a person interrupted the run. The next run goes on from there.
+    Interrupted {
+        /// On what.
+        urn: Urn,
+        /// What is being done.
+        action: &'static str,
+    },
     /// A step was not started.
     NotStarted {
         /// On what.

@@ -91,6 +91,8 @@ pub struct Report {
     pub failed: Vec<Failure>,
     /// Steps that were not started, and why not.
     pub not_started: Vec<(Urn, String)>,
+    /// Steps that were left where they stand, because a person interrupted the run.
+    pub left: Vec<Urn>,
     /// True when a person interrupted it.
     pub interrupted: bool,
     /// True when a test's fault ended the process.
@@ -117,7 +119,7 @@ pub struct Failure {
 impl Report {
     /// Returns true when everything that was planned is done.
     pub fn complete(&self) -> bool {
-        self.failed.is_empty() && self.not_started.is_empty() && !self.interrupted && !self.stopped
+        self.failed.is_empty() && self.left.is_empty() && self.not_started.is_empty() && !self.interrupted && !self.stopped
     }
 }
 
@@ -296,7 +298,9 @@ impl Walk<'_> {
                         }
                         Ending::Interrupted => {
                             report.interrupted = true;
-                            self.failed(n, "it was interrupted".into(), Some("the next `up` goes on from here".into()), true, report);
+                            let (urn, action) = (steps[n].urn.clone(), verb(&steps[n].action));
+                            report.left.push(urn.clone());
+                            self.tell(Progress::Interrupted { urn, action });
                         }
                         Ending::Stopped => {
                             report.stopped = true;
@@ -692,7 +696,7 @@ impl Question {
                 }
             };
             (ground.sink)(&Progress::Waiting { urn: self.urn.clone(), why: said.clone() });
-            if ground.clock.now() + pause > deadline {
+            if ground.clock.now() + pause >= deadline {
                 let error = format!("it did not hold within {} s: {said}", self.timeout.as_secs());
                 return Ending::Failed { error, hint: None, open: false };
             }

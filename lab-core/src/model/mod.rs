@@ -39,7 +39,7 @@ pub use state::{
     State, Status, connection,
 };
 pub use urn::{Path, Urn};
-pub use value::{Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
+pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
 
 pub(crate) use erased::panic_text;
 pub(crate) use value::{

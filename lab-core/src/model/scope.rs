@@ -412,6 +412,7 @@ impl<P: Provider> Declare<'_, P> {
     }
 
     /// Declares the resource.
+    #[expect(clippy::should_implement_trait, reason = "nobody adds a resource to a declaration with `+`")]
     pub fn add<R: Resource<P>>(self, resource: R) -> Handle<R::Outputs> {
         let Declare { scope, name, options, place } = self;
         let stack = scope.stack;
@@ -481,6 +482,7 @@ impl<P: Provider> DeclareComponent<'_, P> {
     }
 
     /// Declares the component.
+    #[expect(clippy::should_implement_trait, reason = "nobody adds a component to a declaration with `+`")]
     pub fn add<C: Component<P>>(self, component: C) -> C::Handle {
         let DeclareComponent { scope, name, options, place } = self;
         if let Err(problem) = Urn::valid_part(&name) {

@@ -185,13 +185,16 @@ pub enum Unresolved {
     Failed(String),
 }
 
+/// A computation over the outputs of other resources.
+pub type Compute = dyn Fn(&dyn Lookup) -> std::result::Result<Value, Unresolved> + Send + Sync;
+
 /// What an unknown stands for: a computation over the outputs of other resources.
 #[derive(Clone)]
 pub struct Expression {
     /// The resources it reads.
     pub sources: BTreeSet<Urn>,
     /// The computation; runs within a session.
-    pub eval: Arc<dyn Fn(&dyn Lookup) -> std::result::Result<Value, Unresolved> + Send + Sync>,
+    pub eval: Arc<Compute>,
 }
 
 impl Expression {

@@ -48,7 +48,7 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
         matched.iter().filter(|(to, from)| to != from).map(|(to, from)| ((*from).clone(), (*to).clone())).collect();
     // A record whose name is needed by a moved one, and that no line means, makes room under a name of its own.
     let targets: BTreeSet<Urn> = moves.iter().map(|(_, to)| to.clone()).collect();
-    for (urn, _) in &state.records {
+    for urn in state.records.keys() {
         if targets.contains(urn) && !taken.contains(urn) {
             let mut n = 1;
             let room = loop {

@@ -87,13 +87,13 @@ pub(super) fn order(
         }
     }
     // What takes over a claim comes after what held it.
-    for step in 0..steps.len() {
-        let Some(spec) = steps[step].spec.as_ref().filter(|_| steps[step].makes()) else { continue };
+    for (n, step) in steps.iter().enumerate() {
+        let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
         for claim in &spec.claims {
-            for holder in held.iter().filter(|held| held.urn != steps[step].urn && held.claim.clashes(claim)) {
+            for holder in held.iter().filter(|held| held.urn != step.urn && held.claim.clashes(claim)) {
                 let lets_go = removes.get(&holder.urn).and_then(|removes| removes.first()).or_else(|| makes.get(&holder.urn));
                 if let Some(lets_go) = lets_go {
-                    wait(step, *lets_go, false);
+                    wait(n, *lets_go, false);
                 }
             }
         }

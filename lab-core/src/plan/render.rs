@@ -89,16 +89,13 @@ pub fn render(plan: &Plan) -> Vec<Line> {
             }
         }
     }
-    if !plan.outputs.is_null() && !plan.steps.is_empty() && !plan.partial {
-        if let Value::Object(outputs) = &plan.outputs
-            && !crate::model::value_diff::is_leaf(Some(&plan.outputs))
-        {
-            if !outputs.is_empty() {
-                lines.push(Line::new(1, Tone::Strong, "outputs"));
-            }
-            for (name, value) in outputs {
-                lines.push(Line::new(2, Tone::Plain, format!("{name}: ")).and(Tone::Faint, show(value)));
-            }
+    let outputs = Some(&plan.outputs).filter(|outputs| {
+        !plan.steps.is_empty() && !plan.partial && !crate::model::value_diff::is_leaf(Some(outputs))
+    });
+    if let Some(outputs) = outputs.and_then(Value::as_object).filter(|outputs| !outputs.is_empty()) {
+        lines.push(Line::new(1, Tone::Strong, "outputs"));
+        for (name, value) in outputs {
+            lines.push(Line::new(2, Tone::Plain, format!("{name}: ")).and(Tone::Faint, show(value)));
         }
     }
     for warning in &plan.warnings {
@@ -205,7 +202,7 @@ fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
         lines.push(Line::new(4, Tone::Delete, format!("destroys {destroys}")));
     }
     // What is new is shown by the program; only what changes is shown here.
-    if matches!(step.action, Action::Create) && !replaced {
+    if matches!(step.action, Action::Create | Action::Import { .. }) && !replaced {
         return;
     }
     step.diff.iter().for_each(|delta| lines.push(show_delta(delta, step)));
