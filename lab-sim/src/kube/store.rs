@@ -36,6 +36,8 @@ pub(crate) struct Store {
     pub(crate) kinds: Vec<Kind>,
     objects: BTreeMap<String, BTreeMap<Key, Value>>,
     pub(crate) revision: u64,
+    /// The revision of the last change to each resource.
+    latest: BTreeMap<String, u64>,
     history: VecDeque<Event>,
     /// Events up to and including this revision are forgotten.
     pub(crate) forgotten: u64,
@@ -53,6 +55,7 @@ impl Store {
             kinds: kinds::builtin(),
             objects: BTreeMap::new(),
             revision: 1,
+            latest: BTreeMap::new(),
             history: VecDeque::new(),
             forgotten: 1,
             random: StdRng::seed_from_u64(seed),
@@ -123,7 +126,20 @@ impl Store {
         after
     }
 
+    /// Returns the revision of the last change to the collection at `path`, such as `/api/v1/pods`; `None` when nothing
+    /// is served there.
+    pub(crate) fn version_of(&self, path: &str) -> Option<u64> {
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let kind = match segments[..] {
+            ["api", version, plural] => self.served("", version, plural),
+            ["apis", group, version, plural] => self.served(group, version, plural),
+            _ => None,
+        };
+        Some(self.latest.get(&kind?.resource()).copied().unwrap_or(0))
+    }
+
     fn tell(&mut self, event: Event) {
+        self.latest.insert(event.resource.clone(), event.revision);
         self.history.push_back(event);
         while self.history.len() > HISTORY {
             self.forgotten = self.history.pop_front().map_or(self.forgotten, |event| event.revision);
