@@ -1,6 +1,7 @@
 //! Secrets at rest: what opens them, what does not, and what is said then.
 
-use lab_core::execute::seal::{Fingerprinter, Ids, KeyFile, Keys, SealError};
+use lab_core::Vault;
+use lab_core::execute::seal::{Ids, KeyFile, Keys, SealError};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
@@ -167,21 +168,18 @@ fn a_key_file_that_cannot_be_understood_is_named_by_line_never_by_content() {
 fn nothing_prints_a_key() {
     let keys = format!("{:?} {:#?}", Keys::fixed(), Keys::fixed());
     assert!(keys.contains("[secret]") && !keys.contains("AGE-SECRET-KEY-1"), "{keys}");
-    assert_eq!(format!("{:?}", Fingerprinter::from_key(&[7; 32]).unwrap()), "Fingerprinter([secret])");
+    assert_eq!(format!("{:?}", Vault::new([7; 32])), "Vault([secret])");
 }
 
 #[test]
 fn fingerprints_follow_the_value_and_the_key_and_nothing_else() {
-    let prints = Fingerprinter::random();
-    let again = Fingerprinter::from_key(prints.key()).unwrap();
+    let vault = Vault::new([7; 32]);
     let value = json!({"b": "token", "a": 1});
-    assert_eq!(prints.of(&value), again.of(&json!({"a": 1, "b": "token"})));
-    assert_ne!(prints.of(&value), prints.of(&json!({"a": 1, "b": "Token"})));
-    assert_ne!(prints.of(&value), Fingerprinter::random().of(&value));
-    assert!(Fingerprinter::from_key(&[0; 31]).is_none());
+    assert_eq!(vault.put(&value), Vault::new(vault.key()).put(&json!({"a": 1, "b": "token"})));
+    assert_ne!(vault.put(&value), vault.put(&json!({"a": 1, "b": "Token"})));
+    assert_ne!(vault.put(&value), Vault::new([8; 32]).put(&value));
     // Computed with `openssl dgst -sha256 -mac HMAC`, over the quoted string, cut to 32 digits.
-    let fixed = Fingerprinter::from_key(&[0x0b; 32]).unwrap();
-    assert_eq!(fixed.of(&json!("Hi There")), "6e003fc6371ce81363a33ce3cfa4d419");
+    assert_eq!(Vault::new([0x0b; 32]).put(&json!("Hi There")), "6e003fc6371ce81363a33ce3cfa4d419");
 }
 
 #[test]

@@ -19,6 +19,8 @@
 //! What is deliberately not here: the meaning of a record, and the decision when to compact.
 
 use super::disk::{Disk, File, publish, stage, temporary};
+pub use crate::model::canonical;
+use crate::model::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -255,7 +257,7 @@ impl Journal {
                 text.push(b',');
             }
             self.check_depth(record)?;
-            write_canonical(record, &mut text);
+            text.extend_from_slice(&canonical(record));
         }
         text.push(b']');
         if text.len() > MAX_FRAME {
@@ -361,49 +363,6 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-/// Returns `value` as canonical JSON: object keys sorted by their bytes, no spaces, numbers in their shortest form.
-///
-/// Equal values give equal bytes, whatever order they were built in. Hashes and fingerprints are taken of this.
-pub fn canonical(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    write_canonical(value, &mut bytes);
-    bytes
-}
-
-// Not `serde_json::to_vec`: another crate of the user's program may switch on `preserve_order`, and then the order of
-// keys is that of insertion.
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            serde_json::to_writer(out, value).expect("a scalar can be written into memory");
-        }
-        Value::Array(items) => {
-            out.push(b'[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write_canonical(item, out);
-            }
-            out.push(b']');
-        }
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_by_key(|(key, _)| *key);
-            out.push(b'{');
-            for (index, (key, field)) in fields.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                serde_json::to_writer(&mut *out, key).expect("a string can be written into memory");
-                out.push(b':');
-                write_canonical(field, out);
-            }
-            out.push(b'}');
-        }
-    }
-}
-
 fn nests_deeper(value: &Value, levels: usize) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
@@ -417,13 +376,6 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("text can be written into memory");
-        text
-    })
-}
 
 fn file_name(name: &str) -> String {
     format!("{name}.journal")

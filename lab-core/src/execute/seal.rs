@@ -1,19 +1,17 @@
-//! How secrets are stored: sealed with age, told apart by keyed fingerprints.
+//! How secrets are stored: sealed with age.
 //!
 //! The key never lies in the lab directory, so a copied or published state gives nothing away. What is deliberately not
 //! here: which values are secret, and where sealed text is put.
 
 use super::disk::{make_dir, sync_dir};
-use super::journal::{canonical, hex, sha256};
+use super::journal::sha256;
+use crate::model::hex;
 use super::lock::rfc3339;
 use age::secrecy::ExposeSecret;
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use hmac::{Hmac, Mac};
 use rand::{RngCore, rngs::OsRng};
-use serde_json::Value;
-use sha2::Sha256;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -284,46 +282,6 @@ impl Keys {
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("place", &self.place).field("identities", &"[secret]").finish()
-    }
-}
-
-/// Tells secrets apart without telling them: HMAC-SHA256 under a random key, which is itself sealed.
-///
-/// Equal values have equal fingerprints under one key; whoever lacks the key cannot try values out.
-#[derive(Clone)]
-pub struct Fingerprinter {
-    key: [u8; 32],
-}
-
-impl Fingerprinter {
-    /// Returns a fingerprinter with a new random key.
-    pub fn random() -> Fingerprinter {
-        let mut key = [0; 32];
-        OsRng.fill_bytes(&mut key);
-        Fingerprinter { key }
-    }
-
-    /// Returns the fingerprinter with a key that [`Fingerprinter::key`] gave, or nothing when it has another length.
-    pub fn from_key(key: &[u8]) -> Option<Fingerprinter> {
-        Some(Fingerprinter { key: key.try_into().ok()? })
-    }
-
-    /// Returns the key, 32 bytes, to be sealed.
-    pub fn key(&self) -> &[u8; 32] {
-        &self.key
-    }
-
-    /// Returns the fingerprint of a value's canonical JSON: 32 hexadecimal digits.
-    pub fn of(&self, value: &Value) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
-        mac.update(&canonical(value));
-        hex(&mac.finalize().into_bytes()[..16])
-    }
-}
-
-impl fmt::Debug for Fingerprinter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fingerprinter([secret])")
     }
 }
 

@@ -27,22 +27,15 @@ const RESERVED: &str = "$lab.";
 const UNKNOWN: &str = "$lab.unknown";
 const SECRET: &str = "$lab.secret";
 
-/// Returns canonical JSON: keys sorted, no white space. What is hashed, and what is written to files.
+/// Returns canonical JSON: keys sorted by their bytes, no white space. What is hashed, and what is written to files.
+///
+/// Not `serde_json::to_vec`: another crate of the user's program may switch on `preserve_order`, and then the order of
+/// keys is that of insertion.
 pub fn canonical(value: &Value) -> Vec<u8> {
     fn write(value: &Value, out: &mut Vec<u8>) {
         match value {
-            Value::Object(map) => {
-                let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-                out.push(b'{');
-                for (n, (key, value)) in sorted.into_iter().enumerate() {
-                    if n > 0 {
-                        out.push(b',');
-                    }
-                    serde_json::to_writer(&mut *out, key).expect("a string is JSON");
-                    out.push(b':');
-                    write(value, out);
-                }
-                out.push(b'}');
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                serde_json::to_writer(out, value).expect("a scalar can be written into memory");
             }
             Value::Array(list) => {
                 out.push(b'[');
@@ -54,7 +47,20 @@ pub fn canonical(value: &Value) -> Vec<u8> {
                 }
                 out.push(b']');
             }
-            leaf => serde_json::to_writer(&mut *out, leaf).expect("a JSON leaf is JSON"),
+            Value::Object(map) => {
+                let mut sorted: Vec<_> = map.iter().collect();
+                sorted.sort_by_key(|(key, _)| *key);
+                out.push(b'{');
+                for (n, (key, value)) in sorted.into_iter().enumerate() {
+                    if n > 0 {
+                        out.push(b',');
+                    }
+                    serde_json::to_writer(&mut *out, key).expect("a string can be written into memory");
+                    out.push(b':');
+                    write(value, out);
+                }
+                out.push(b'}');
+            }
         }
     }
     let mut out = Vec::new();
