@@ -387,6 +387,17 @@ fn a_bootstrap_whose_reply_was_lost_is_asked_for_where_it_was_made() {
 }
 
 #[test]
+fn only_the_machine_that_was_settled_on_is_asked_whether_it_has_begun() {
+    // Another one that is silent says nothing about it. The cursor is all that tells which one to ask.
+    for fault in [CallFault::StopBefore, CallFault::StopAfter] {
+        let lab = Lab::<Machines>::new().killed(ordered, bootstrap_call(), fault);
+        lab.world.change(|machines| machines.nodes.get_mut(NODES[1]).map(|node| node.dead = true));
+        lab.bench.up_whole(reordered);
+        assert_eq!(bootstraps(&lab), ["bootstrap 10.0.0.1"], "{fault:?}");
+    }
+}
+
+#[test]
 fn a_machine_that_died_after_it_was_settled_on_is_never_replaced_by_another() {
     for fault in [CallFault::StopBefore, CallFault::StopAfter] {
         let lab = Lab::<Machines>::new().killed(ordered, bootstrap_call(), fault);
