@@ -2,9 +2,10 @@
 
 use super::plan::Problem;
 use crate::model::{Claim, Place, Urn};
+use serde::{Deserialize, Serialize};
 
 /// A claim and who holds it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Held {
     /// Who.
     pub urn: Urn,

@@ -99,6 +99,10 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
     let before: Vec<Held> = recorded_claims(&state);
     let steps = order::order(steps, &edges, &state, &before, &mut problems);
+    let mut steps = steps;
+    for step in steps.iter_mut().filter(|step| step.claims_deferred) {
+        step.foreign.clone_from(&request.foreign);
+    }
     let steps = roll::roll(steps, declared, &state, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, &state, &mut problems);
     let notes = if partial { Vec::new() } else { notes };
@@ -292,7 +296,8 @@ impl<'a> Planner<'a> {
             edges: self.graph.edges.get(&node.urn).cloned().unwrap_or_default(),
             claims,
             trigger: node.options.trigger.clone(),
-            protect: node.options.protect.unwrap_or(false),
+            // Leaving the word out is no way to lift it: only `.protect(false)` is.
+            protect: node.options.protect.unwrap_or_else(|| record.is_some_and(|record| record.spec.protect)),
             retain: node.options.retain,
             once: kind.once(),
             outside,
@@ -831,6 +836,7 @@ impl Step {
             interrupts: None,
             destroys: None,
             claims_deferred: false,
+            foreign: Vec::new(),
             after: Vec::new(),
             timeout: TIMEOUT.as_secs(),
             place: None,

@@ -1,5 +1,6 @@
 //! The plan: every step that will be taken, as data.
 
+use super::claims::ForeignClaim;
 use super::diff::Delta;
 use crate::model::{Edge, EdgeKind, Id, MadeRecord, Mark, Owner, Path, Place, Spec, Urn, Why, digest};
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct Step {
     pub destroys: Option<String>,
     /// True when what it occupies is known only later.
     pub claims_deferred: bool,
+    /// What the other stacks occupy, where that is checked later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ForeignClaim>,
     /// What must be done first, by position in the plan.
     pub after: Vec<After>,
     /// How long it may take, in seconds.

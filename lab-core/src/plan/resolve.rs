@@ -79,6 +79,10 @@ pub fn resolve(
             if let Some(other) = held.iter().find(|held| held.claim.clashes(claim)) {
                 return Err(format!("{claim} is taken by {} ({})", other.urn.short(), other.place));
             }
+            if let Some(other) = step.foreign.iter().find(|held| held.claim.clashes(claim)) {
+                let (name, stack) = (other.urn.short(), other.urn.stack());
+                return Err(format!("{claim} is taken by {name} in stack {stack} ({})", other.place));
+            }
         }
         spec.claims = claims;
     }

@@ -38,6 +38,11 @@ pub(super) fn select(
                 chosen.insert(n);
             }
         }
+        // What a container holds goes with it, whether or not anything waits for that.
+        let going: BTreeSet<&Urn> = chosen.iter().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
+        let held = |step: &Step| state.records.get(&step.urn).and_then(|record| record.spec.container.as_ref());
+        let inside = steps.iter().enumerate().filter(|(_, step)| held(step).is_some_and(|container| going.contains(container)));
+        chosen.extend(inside.map(|(n, _)| n).collect::<Vec<_>>());
         for n in chosen.clone() {
             chosen.extend(steps[n].after.iter().map(|after| after.step));
         }

@@ -9,7 +9,7 @@
 
 mod odd;
 
-pub use odd::{Ask, Chore, Look, Odd, OddOutputs, Shop, Turn, Upset, Yard};
+pub use odd::{Ask, Chore, Counter, Look, Odd, OddOutputs, Shop, Turn, Upset, Yard};
 
 use lab_core::plan::{Action, Plan};
 use lab_core::testing::{Bench, Trial};

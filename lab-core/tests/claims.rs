@@ -1,0 +1,142 @@
+//! Claims: what is occupied exclusively is occupied once in all stacks of a lab directory.
+
+mod yard;
+
+use lab_core::testing::Bench;
+use lab_core::*;
+use yard::{Odd, Shop, failures, problem, settled, steps, yard};
+
+fn odd(name: &str, claims: &[u64]) -> Odd {
+    Odd { claims: claims.iter().map(|n| (*n).into()).collect(), ..Odd::new(name, "x") }
+}
+
+fn program(things: &'static [(&'static str, &'static [u64])]) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        for (name, claims) in things {
+            shop.resource(name).add(odd(name, claims));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_clash_names_both_sides_and_both_lines() {
+    let (bench, _) = yard();
+    let program = |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        shop.resource("one").add(odd("one", &[7]));
+        shop.resource("two").add(odd("two", &[7]));
+        Ok(())
+    };
+    let plan = bench.preview(program);
+    let lines: Vec<u32> = plan.problems[0].places.iter().map(|place| place.line).collect();
+    assert_eq!(lines[1], lines[0] + 1, "each side has its own line");
+    insta::assert_snapshot!(problem(&bench, program), @"number 7 of one overlaps number 7 of two; give one of them another place");
+}
+
+#[test]
+fn only_what_is_drawn_from_a_pool_may_lie_in_it() {
+    let address = |n: u8| Claim::address([10, 69, 1, n].into());
+    let pool = Claim::addresses([10, 69, 1, 150].into(), [10, 69, 1, 160].into()).pool();
+    assert!(pool.clashes(&address(151)), "the home lab's own document gives a worker 10.69.1.151");
+    assert!(!pool.clashes(&address(161)));
+    assert!(!pool.clashes(&address(151).drawn()) && !address(151).drawn().clashes(&pool));
+    assert!(address(151).drawn().clashes(&address(151).drawn()), "one address is drawn once");
+    let over = Claim::addresses([10, 69, 1, 159].into(), [10, 69, 1, 161].into()).drawn();
+    assert!(pool.clashes(&over), "what is drawn lies within");
+    assert!(pool.clashes(&Claim::addresses([10, 69, 1, 155].into(), [10, 69, 1, 156].into()).pool()));
+    assert!(!Claim::number("port", 7).clashes(&Claim::number("vm", 7)), "spaces have nothing to do with each other");
+    assert!(Claim::name("host name", "nas").clashes(&Claim::name("host name", "nas")));
+    assert!(!Claim::name("host name", "nas").clashes(&Claim::name("host name", "nas2")));
+}
+
+#[test]
+fn what_another_stack_of_the_directory_occupies_is_taken() {
+    let (bench, _) = yard();
+    bench.up_whole(program(&[("mine", &[7])]));
+    let other = bench.clone().named("other");
+    insta::assert_snapshot!(problem(&other, program(&[("theirs", &[7])])), @"number 7 of mine in stack lab overlaps number 7 of theirs; give one of them another place");
+    other.up_whole(program(&[("theirs", &[8])]));
+    assert!(problem(&bench, program(&[("mine", &[8])])).contains("theirs in stack other"));
+    assert!(other.destroy(program(&[("theirs", &[8])])).complete());
+    bench.up_whole(program(&[("mine", &[8])]));
+}
+
+#[test]
+fn another_directory_is_another_world() {
+    let (bench, _) = yard();
+    bench.up_whole(program(&[("mine", &[7])]));
+    let (elsewhere, _) = yard::yard();
+    elsewhere.up_whole(program(&[("mine", &[7])]));
+}
+
+/// A source, and a thing that claims as many as the source's text is long.
+fn deferred(say: &'static str, fixed: &'static [u64]) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let source = shop.resource("source").add(Odd::new("source", say));
+        shop.resource("fixed").add(odd("fixed", fixed));
+        let late = vec![source.output(|source| source.say.len() as u64).into()];
+        let fixed_first = stack.provider("late", Shop::at("late"));
+        fixed_first
+            .resource("late")
+            .timeout(std::time::Duration::from_secs(60))
+            .add(Odd { claims: late, ..Odd::new("late", "x") });
+        Ok(())
+    }
+}
+
+#[test]
+fn a_claim_that_is_known_later_is_shown_as_deferred_and_checked_before_its_step() {
+    let (bench, yard) = yard();
+    bench.up_whole(program(&[("first", &[3])]));
+    let both = |stack: &Stack| {
+        program(&[("first", &[3])])(stack)?;
+        let shop = stack.provider("more", Shop::at("more"));
+        let source = shop.resource("source").add(Odd::new("source", "abc"));
+        let late = vec![source.output(|source| source.say.len() as u64).into()];
+        shop.resource("late").add(Odd { claims: late, ..Odd::new("late", "x") });
+        Ok(())
+    };
+    yard.log();
+    let plan = bench.preview(both);
+    assert_eq!(steps(&plan), ["create source", "create late"]);
+    assert!(plan.steps[1].claims_deferred && !plan.steps[0].claims_deferred);
+    assert!(yard::shown(&plan).contains("what it occupies is checked once its inputs are known"));
+    let report = bench.up(both);
+    let said = failures(&report).join("\n");
+    assert!(said.starts_with("create late: number 3 is taken by first ("), "{said}");
+    assert_eq!(yard.log(), ["create more/source"], "before its step begins");
+    let free = deferred("abcd", &[3]);
+    let (bench, _) = yard::yard();
+    bench.up_whole(free);
+    settled(&bench, free);
+    let state = bench.state();
+    let late = state.records.values().find(|record| record.id == Some(Id("late".into()))).unwrap();
+    assert_eq!(late.spec.claims, [Claim::number("number", 4)]);
+}
+
+/// A claim known only later was compared with the claims of its own stack, not with those of the others.
+#[test]
+fn a_claim_that_is_known_later_is_compared_with_the_other_stacks_too() {
+    let (bench, _) = yard();
+    bench.up_whole(program(&[("mine", &[4])]));
+    let other = bench.clone().named("other");
+    let report = other.up(deferred("abcd", &[9]));
+    let said = failures(&report).join("\n");
+    assert!(said.starts_with("create late: number 4 is taken by mine in stack lab ("), "{said}");
+}
+
+/// A pool that is made in the same run as what is drawn from it, and a second one that lies across it.
+#[test]
+fn a_pool_and_what_clashes_with_it_in_one_program() {
+    let (bench, _): (Bench, _) = yard();
+    let said = problem(&bench, |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        shop.resource("pool").add(Odd { pool: true, ..odd("pool", &[5]) });
+        shop.resource("node").add(odd("node", &[5]));
+        Ok(())
+    });
+    assert!(said.contains("node") && said.contains("pool"), "{said}");
+}

@@ -1,0 +1,135 @@
+//! Drift: what is declared, what was last applied, what is there.
+
+mod yard;
+
+use lab_core::execute::disk::Disk;
+use lab_core::plan::{Observations, Seen, Verb, drift};
+use lab_core::testing::{Bench, Memory, Thing, Trial};
+use lab_core::*;
+use serde_json::{Value, json};
+use yard::{problems, steps};
+
+fn program(say: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        stack.provider("rack", Memory::at("rack")).resource("it").add(Thing::new("it", say));
+        Ok(())
+    }
+}
+
+fn drifted(bench: &Bench, change: impl FnOnce(&mut Value)) {
+    bench.world().change("rack", "it", |item| change(&mut item.value));
+    bench.world().clear_log();
+}
+
+fn refreshing() -> Trial {
+    Trial { refresh: true, ..Trial::default() }
+}
+
+fn applied() -> Bench {
+    let bench = Bench::new();
+    bench.up_whole(program("applied"));
+    bench
+}
+
+fn seen(bench: &Bench) -> Observations {
+    bench.clone().on(bench.disk().reopen(lab_core::execute::disk::Crash::Process)).refresh(program("applied"))
+}
+
+#[test]
+fn what_somebody_else_changed_is_shown_and_put_back() {
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "theirs".into());
+    assert!(bench.preview(program("applied")).is_empty(), "what was not looked at is not known");
+    let plan = bench.plan(program("applied"), Verb::Up, &seen(&bench), &[]);
+    insta::assert_snapshot!(yard::shown(&plan), @r#"
+      rack
+        ~ update memory:thing it
+            because /text was changed by somebody else: "applied" is "theirs"
+    lab: 1 to update, 0 unchanged.
+    "#);
+    assert!(bench.attempt(program("applied"), Verb::Up, &refreshing()).unwrap().complete());
+    assert_eq!(bench.world().log(), ["update rack/it"]);
+    assert_eq!(bench.world().get("rack", "it").unwrap().value["text"], "applied");
+}
+
+#[test]
+fn all_three_sides_are_told_apart() {
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "theirs".into());
+    let plan = bench.plan(program("declared"), Verb::Up, &seen(&bench), &[]);
+    let step = &plan.steps[0];
+    assert_eq!(step.reasons, [r#"/text was changed by somebody else: "applied" is "theirs""#]);
+    assert_eq!(step.diff.len(), 1);
+    assert_eq!((&step.diff[0].before, &step.diff[0].after), (&Some("applied".into()), &Some("declared".into())));
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "declared".into());
+    assert!(bench.attempt(program("declared"), Verb::Up, &refreshing()).unwrap().complete());
+    assert_eq!(bench.world().get("rack", "it").unwrap().value["text"], "declared");
+}
+
+#[test]
+fn drift_that_cannot_be_undone_in_place_is_a_replacement() {
+    let bench = applied();
+    drifted(&bench, |value| value["stand"] = "elsewhere".into());
+    let plan = bench.plan(program("applied"), Verb::Up, &seen(&bench), &[]);
+    assert_eq!(steps(&plan), ["delete it", "create it"]);
+}
+
+#[test]
+fn what_is_gone_is_made_again_and_what_does_not_answer_is_left_alone() {
+    let bench = applied();
+    bench.world().take_away("rack", "it");
+    assert!(bench.attempt(program("applied"), Verb::Up, &refreshing()).unwrap().complete());
+    assert!(bench.world().get("rack", "it").is_some());
+    bench.world().clear_log();
+    bench.world().cut_off("rack", true);
+    let seen = seen(&bench);
+    assert!(matches!(seen.seen.values().next(), Some(Seen::Unknown(_))), "{seen:?}");
+    assert_eq!(steps(&bench.plan(program("applied"), Verb::Up, &seen, &[])), [""; 0]);
+}
+
+#[test]
+fn what_bears_its_name_and_is_somebody_elses_is_a_problem() {
+    let bench = applied();
+    bench.world().take_away("rack", "it");
+    bench.world().plant("rack", "it", json!({ "text": "applied", "stand": "here" }));
+    let said = problems(&bench.plan(program("applied"), Verb::Up, &seen(&bench), &[]));
+    assert_eq!(said, ["it is not ours any more: it bears no mark of ours; import it, or give it another name"]);
+}
+
+#[test]
+fn a_preview_that_looks_writes_nothing() {
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "theirs".into());
+    let before = bench.disk().read("lab.journal").unwrap();
+    bench.plan(program("applied"), Verb::Up, &seen(&bench), &[]);
+    assert_eq!(bench.disk().read("lab.journal").unwrap(), before);
+    assert_eq!(bench.world().log(), [""; 0]);
+}
+
+#[test]
+fn refresh_makes_the_state_say_what_is_there_and_up_still_puts_it_back() {
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "theirs".into());
+    bench.refresh(program("applied"));
+    let record = bench.state().records.values().next().unwrap().clone();
+    assert_eq!(record.outputs["text"], "theirs");
+    assert_eq!(record.spec.inputs["text"], "applied", "what was applied stays what was applied");
+    assert_eq!(steps(&bench.plan(program("applied"), Verb::Up, &seen(&bench), &[])), ["update it"]);
+}
+
+fn check(applied: Value, live: Value, expected: &[&str]) {
+    let urn = Urn::new("lab", "rack", &[], "memory:thing", "it");
+    let found = drift(&urn, None, &applied, &live, &Vault::new([7; 32]));
+    assert_eq!(found.iter().map(|drift| drift.path.as_str()).collect::<Vec<_>>(), expected, "{applied} {live}");
+}
+
+#[test]
+fn what_was_not_read_is_no_drift_and_null_says_that_it_is_not_there() {
+    check(json!({ "a": 1, "b": 2 }), json!({ "a": 1 }), &[]);
+    check(json!({ "a": 1, "b": 2 }), json!({ "a": 1, "b": null }), &["/b"]);
+    check(json!({ "a": { "b": 1, "c": 2 } }), json!({ "a": { "b": 3 }, "more": 1 }), &["/a/b"]);
+    check(json!({ "a": [1, { "b": 2 }] }), json!({ "a": [1, { "b": 3 }] }), &["/a/1/b"]);
+    check(json!({ "a": [1] }), json!({ "a": [1, 2] }), &["/a"]);
+    check(json!({ "a/b": 1 }), json!({ "a/b": 2 }), &["/a~1b"]);
+}
