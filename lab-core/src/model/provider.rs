@@ -147,6 +147,9 @@ impl<T: Into<String>> From<T> for Id {
 }
 
 /// Where a long operation stands: whatever the next call needs (a task id, a uid, a pinned node).
+///
+/// It holds only what cannot be read off the thing itself. What an update still has to do is decided by the facts: a
+/// cursor that says "configured" was written for the inputs of its time, not for today's.
 pub type Cursor = Value;
 
 /// One operation, as a provider sees it.

@@ -58,7 +58,7 @@ impl<'a> Graph<'a> {
         }
         let order = match toposort(&graph, None) {
             // petgraph's order is any valid one; declaration order among equals is what a reader expects.
-            Ok(_) => stable_order(&graph, declared.nodes.len()),
+            Ok(_) => super::order::stable(&graph, declared.nodes.len()),
             Err(_) => {
                 for ring in kosaraju_scc(&graph) {
                     if ring.len() > 1 || graph.contains_edge(ring[0], ring[0]) {
@@ -100,24 +100,6 @@ fn provider_edges<'a>(declared: &'a Declared, problems: &mut Vec<Problem>) -> BT
 fn sources(declared: &Declared, n: usize) -> impl Iterator<Item = Edge> {
     let sources = declared.expressions.get(n).map(|expression| expression.sources.clone()).unwrap_or_default();
     sources.into_iter().map(|to| Edge { to, kind: EdgeKind::Value })
-}
-
-/// Kahn's algorithm with the lowest position first.
-fn stable_order(graph: &DiGraphMap<usize, ()>, len: usize) -> Vec<usize> {
-    use petgraph::Direction::{Incoming, Outgoing};
-    let mut waiting: Vec<usize> = (0..len).map(|n| graph.neighbors_directed(n, Incoming).count()).collect();
-    let mut ready: BTreeSet<usize> = (0..len).filter(|n| waiting[*n] == 0).collect();
-    let mut order = Vec::with_capacity(len);
-    while let Some(n) = ready.pop_first() {
-        order.push(n);
-        for next in graph.neighbors_directed(n, Outgoing) {
-            waiting[next] -= 1;
-            if waiting[next] == 0 {
-                ready.insert(next);
-            }
-        }
-    }
-    order
 }
 
 /// Names a cycle as a path that comes back to where it began.

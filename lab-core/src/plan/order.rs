@@ -5,7 +5,7 @@ use super::plan::{Action, After, Problem, Step, needs};
 use crate::model::{Edge, State, Urn};
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graphmap::DiGraphMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Fills in what each step waits for and returns them in an order that satisfies it.
 ///
@@ -86,6 +86,20 @@ pub(super) fn order(
             gone.iter().filter(|gone| !condemned(&steps[**gone])).for_each(|gone| wait(*make, *gone, false));
         }
     }
+    // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that.
+    for (urn, record) in &state.records {
+        let calls = removes.get(urn).into_iter().flatten().copied();
+        for call in calls.filter(|n| matches!(steps[*n].action, Action::Delete { condemned: false, .. })) {
+            let around = |urn: &Urn| state.records.get(urn).and_then(|record| record.spec.container.as_ref());
+            let mut passed = BTreeSet::new();
+            let mut outer = record.spec.container.as_ref();
+            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
+                let goes = removes.get(container).into_iter().flatten().copied();
+                goes.filter(|n| !condemned(&steps[*n])).for_each(|goes| wait(goes, call, false));
+                outer = around(container);
+            }
+        }
+    }
     // What takes over a claim comes after what held it.
     for (n, step) in steps.iter().enumerate() {
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
@@ -142,7 +156,9 @@ pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step>
         .collect()
 }
 
-fn stable(graph: &DiGraphMap<usize, ()>, len: usize) -> Vec<usize> {
+/// Returns an order in which everything comes after what it waits for, the lowest position first among equals
+/// (Kahn's algorithm).
+pub(super) fn stable(graph: &DiGraphMap<usize, ()>, len: usize) -> Vec<usize> {
     use petgraph::Direction::{Incoming, Outgoing};
     let mut waiting: Vec<usize> = (0..len).map(|n| graph.neighbors_directed(n, Incoming).count()).collect();
     let mut ready: std::collections::BTreeSet<usize> = (0..len).filter(|n| waiting[*n] == 0).collect();
