@@ -14,6 +14,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The clock of a simulated lab that another process runs, as `rehearse --keep` names it.
+pub(crate) const CLOCK_VARIABLE: &str = "LAB_CLOCK";
+
 /// One call of the command line.
 pub(crate) struct Invocation<'a> {
     pub(crate) lab: &'a Lab,
@@ -92,12 +95,21 @@ impl<'a> Invocation<'a> {
         match said.or_else(|| variable("LAB_PROXY")).or_else(|| variable("HTTPS_PROXY")) {
             None => Ok(Link::direct()),
             Some((_, value)) if value == "direct" => Ok(Link::direct()),
-            Some((source, value)) => proxy(&value).map(Link::through).ok_or_else(|| {
-                Trouble::new(format!("failed to use the proxy {value:?} that {source} names"))
-                    .because("it is not of the form http://IP:PORT")
-                    .hint("name it by its address, as in `--proxy http://127.0.0.1:3128`, or say `--proxy direct`")
-                    .usage()
-            }),
+            Some((source, value)) => {
+                let link = proxy(&value).map(Link::through).ok_or_else(|| {
+                    Trouble::new(format!("failed to use the proxy {value:?} that {source} names"))
+                        .because("it is not of the form http://IP:PORT")
+                        .hint("name it by its address, as in `--proxy http://127.0.0.1:3128`, or say `--proxy direct`")
+                        .usage()
+                })?;
+                // Only a lab behind a proxy can be simulated, and only a simulated one has a clock of its own.
+                match variable(CLOCK_VARIABLE) {
+                    None => Ok(link),
+                    Some((source, clock)) => clock.parse().map(|clock| link.on(clock)).map_err(|why: String| {
+                        Trouble::new(format!("failed to use the clock that {source} names")).because(why).usage()
+                    }),
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! `rehearse`: the unchanged program on a simulated lab, in a state directory that is thrown away.
 
 use crate::arguments::{self, Consent};
-use crate::invocation::Invocation;
+use crate::invocation::{CLOCK_VARIABLE, Invocation};
 use crate::opened::Opened;
 use crate::show;
 use crate::trouble::{FAILED, Trouble};
@@ -98,12 +98,18 @@ fn keep(invocation: &Invocation<'_>, simulated: &Simulated, state: &Path, key: &
         Route::Proxy(address) => Some(format!("http://{address}")),
         Route::Direct | Route::Nowhere => None,
     };
-    screen.event("kept", json!({"proxy": proxy, "state": state, "key": key, "reach": simulated.reach}));
+    let clock = simulated.link.clock.to_string();
+    screen.event(
+        "kept",
+        json!({"proxy": proxy, "clock": clock, "state": state, "key": key, "reach": simulated.reach}),
+    );
     screen.line(0, &[(Tone::Strong, "The simulated lab keeps running until ^C. In another terminal:")]);
     let command = std::env::current_exe().map_or_else(|_| invocation.name.clone(), |path| path.display().to_string());
     let option = proxy.map(|proxy| format!(" --proxy {proxy}")).unwrap_or_default();
     let env = invocation.global.env.as_ref().map(|env| format!(" --env {env}")).unwrap_or_default();
     screen.line(1, &[(Tone::Plain, &format!("export {KEY_FILE_VARIABLE}={}", key.display()))]);
+    // Its certificates are issued on its own clock, and waiting is done on it too.
+    screen.line(1, &[(Tone::Plain, &format!("export {CLOCK_VARIABLE}={clock}"))]);
     for verb in ["preview --out plan", "up plan", "drift", "output", "destroy"] {
         screen.line(1, &[(Tone::Plain, &format!("{command} --state {}{option}{env} {verb}", state.display()))]);
     }

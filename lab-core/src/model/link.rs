@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +91,14 @@ impl Clock {
         Clock::starting(SystemTime::now(), speed.max(1))
     }
 
+    /// Returns the clock that showed the system's time at `began` and has run `speed` times as fast since: in another
+    /// process, the one that [`Clock::scaled`] returned in this one.
+    pub fn since(began: SystemTime, speed: u32) -> Clock {
+        let speed = speed.max(1);
+        let passed = SystemTime::now().duration_since(began).unwrap_or_default();
+        Clock::starting(began + passed * speed, speed)
+    }
+
     /// Returns a clock that starts at `origin` and follows the runtime; on a paused runtime it is deterministic.
     pub fn starting(origin: SystemTime, speed: u32) -> Clock {
         Clock { origin, started: tokio::time::Instant::now(), speed }
@@ -109,5 +118,49 @@ impl Clock {
     /// Waits for `pause` of this clock's time.
     pub async fn sleep(&self, pause: Duration) {
         tokio::time::sleep(pause / self.speed).await;
+    }
+}
+
+/// Writes a [`Clock::scaled`] as another process can be told it: `900@1763769600.250`, its speed and the second since
+/// 1970 at which it showed the system's time.
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let began = self.origin.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        write!(f, "{}@{}.{:03}", self.speed, began.as_secs(), began.subsec_millis())
+    }
+}
+
+/// Reads what [`Clock`]'s `Display` wrote.
+impl FromStr for Clock {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Clock, String> {
+        let read = || {
+            let (speed, began) = text.split_once('@')?;
+            let (seconds, millis) = began.split_once('.').filter(|(_, millis)| millis.len() == 3)?;
+            let began = Duration::new(seconds.parse().ok()?, millis.parse::<u32>().ok()? * 1_000_000);
+            let speed = speed.parse().ok().filter(|speed| *speed > 0)?;
+            Some(Clock::since(SystemTime::UNIX_EPOCH.checked_add(began)?, speed))
+        };
+        read().ok_or_else(|| format!("{text:?} is not of the form SPEED@SECONDS.MILLISECONDS"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_another_process_is_told_shows_the_same_time() {
+        let ours = Clock::since(SystemTime::now() - Duration::from_secs(10), 60);
+        let theirs: Clock = ours.to_string().parse().unwrap();
+        let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).or_else(|_| b.duration_since(a)).unwrap();
+        // A clock that began a while ago says when it was read, so it is the told one that has to be right.
+        assert!(apart(theirs.now(), ours.now()) < Duration::from_secs(60), "{theirs:?} {ours:?}");
+        let later = Clock::scaled(60);
+        assert!(apart(later.to_string().parse::<Clock>().unwrap().now(), later.now()) < Duration::from_secs(5));
+        for wrong in ["", "60", "0@1763769600.250", "60@1763769600", "x@1.000", "60@1.0000"] {
+            assert!(wrong.parse::<Clock>().is_err(), "{wrong:?}");
+        }
     }
 }
