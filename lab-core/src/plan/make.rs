@@ -201,6 +201,10 @@ impl<'a> Planner<'a> {
                 Some(open) => match open.begun.deed {
                     Deed::Create | Deed::Supersede | Deed::Import => self.unfinished(wanted, record, true),
                     Deed::Update => self.unfinished(wanted, record, false),
+                    // What contains it may have gone meanwhile, and taken it along.
+                    Deed::Delete if !wanted.realm_known || record.spec.realm != wanted.spec.realm => {
+                        self.elsewhere(wanted, record);
+                    }
                     Deed::Delete => self.replace(wanted, record, Order::DeleteFirst, Impact::default(), vec![
                         "its deletion was begun and has to be finished first".into(),
                     ]),
@@ -475,19 +479,19 @@ impl<'a> Planner<'a> {
                 self.keep(&wanted, record);
             }
             Change::None if uncertain => {
-                let permits = Permits { same: true, replace: false };
+                let permits = Permits { same: drifted.is_empty() && record.status == Status::Ready, replace: false };
                 self.update(wanted, record, reasons, shown, Impact::default(), permits, due);
             }
             Change::None => self.keep(&wanted, record),
             Change::Update(impact) => {
-                let permits = Permits { same: uncertain, replace: false };
+                let permits = Permits { same: uncertain && drifted.is_empty() && record.status == Status::Ready, replace: false };
                 reasons.extend(words(&impact));
                 self.update(wanted, record, reasons, shown, impact, permits, due && !differs && drifted.is_empty());
             }
             Change::Replace(impact, by_type) => {
                 reasons.extend(words(&impact));
                 if uncertain && !self.certainly_replaced(&wanted, &prior, live) {
-                    self.maybe_replaced(wanted, record, reasons, shown, impact);
+                    self.maybe_replaced(wanted, record, reasons, shown, impact, drifted.is_empty());
                 } else {
                     self.replace(wanted, record, by_type, impact, reasons);
                 }
@@ -510,7 +514,7 @@ impl<'a> Planner<'a> {
             let Some(before) = value_at(prior, &unknown.path) else { return false };
             put_value(&mut assumed, &unknown.path, before.clone());
         }
-        assumed != *prior
+        (assumed != *prior || live.is_some())
             && matches!(wanted.kind.change(&assumed, prior, live, &self.declared.vault), Ok(Change::Replace(..)))
     }
 
@@ -547,11 +551,19 @@ impl<'a> Planner<'a> {
     }
 
     /// A change that may turn out to be a replacement once its inputs are known.
-    fn maybe_replaced(&mut self, wanted: Wanted<'_>, record: &Record, reasons: Vec<String>, diff: Vec<super::diff::Delta>, impact: Impact) {
+    fn maybe_replaced(
+        &mut self,
+        wanted: Wanted<'_>,
+        record: &Record,
+        reasons: Vec<String>,
+        diff: Vec<super::diff::Delta>,
+        impact: Impact,
+        same: bool,
+    ) {
         let urn = wanted.node.urn.clone();
         let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
         let guarded = record.spec.protect || wanted.spec.protect || holds;
-        let permits = Permits { same: true, replace: !guarded };
+        let permits = Permits { same, replace: !guarded };
         // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
         let mark = guarded.then(|| record.mark.clone());
         self.fates.0.insert(urn, Fate { outputs: None, fresh: Vec::new(), mark });

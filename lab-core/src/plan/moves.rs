@@ -68,6 +68,11 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
 fn recorded_id(record: &Record) -> Option<&str> {
     match record.status {
         Status::Gone => None,
-        Status::Begun | Status::Made | Status::Ready => record.id.as_ref().map(|id| id.0.as_str()),
+        Status::Begun | Status::Made | Status::Ready => {
+            // Of what is being made, the identity that was wanted: it may be there already under that.
+            let making = record.open.as_deref().filter(|open| open.begun.deed.makes());
+            let begun = making.and_then(|open| open.begun.id.as_ref());
+            record.id.as_ref().or(begun).map(|id| id.0.as_str())
+        }
     }
 }

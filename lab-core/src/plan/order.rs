@@ -52,7 +52,9 @@ pub(super) fn order(
             }
         }
     }
-    // Who needed what, as recorded: they let go before it goes.
+    // Who needed what, as recorded: they let go before it goes. What goes along with its container lets go when that
+    // does, which may be what waits for this: then there is nothing to wait for.
+    let mut wishes = Vec::new();
     for (urn, record) in &state.records {
         for edge in &record.spec.edges {
             for remove in removes.get(&edge.to).into_iter().flatten().copied() {
@@ -61,8 +63,12 @@ pub(super) fn order(
                 for gone in own.iter().copied().filter(|gone| !condemned(&steps[*gone])) {
                     // What lives inside is forgotten once the container is gone; what is deleted by call goes before.
                     let forgotten = inside && !matches!(steps[gone].action, Action::Delete { .. });
+                    let along = !matches!(steps[gone].action, Action::Delete { .. })
+                        && record.spec.container.as_ref().is_some_and(|container| removes.contains_key(container));
                     if forgotten && matches!(steps[remove].action, Action::Delete { .. }) {
                         wait(gone, remove, false);
+                    } else if along {
+                        wishes.push((remove, gone));
                     } else {
                         wait(remove, gone, false);
                     }
@@ -112,11 +118,30 @@ pub(super) fn order(
             }
         }
     }
+    for (who, what) in wishes {
+        if who != what && !after[who].iter().any(|after| after.step == what) && !waits(&after, what, who) {
+            after[who].push(After { step: what, created: false });
+        }
+    }
     for (step, mut after) in steps.iter_mut().zip(after) {
         after.sort();
         step.after = after;
     }
     sorted(steps, problems)
+}
+
+/// Returns true when `who` waits for `what`, directly or not.
+fn waits(after: &[Vec<After>], who: usize, what: usize) -> bool {
+    let (mut passed, mut todo) = (BTreeSet::new(), vec![who]);
+    while let Some(n) = todo.pop() {
+        if n == what {
+            return true;
+        }
+        if passed.insert(n) {
+            todo.extend(after[n].iter().map(|after| after.step));
+        }
+    }
+    false
 }
 
 /// Sorts steps so that each comes after what it waits for; a circle is a problem.

@@ -93,7 +93,20 @@ pub fn resolve(
     let unshown = |what: String| Err(format!("{what}, which the plan did not show; plan again"));
     let consented = |impact: &Impact| impact.destroys.is_none() || impact.destroys == step.destroys;
     match step.action {
-        Action::Create | Action::Supersede | Action::Continue { .. } | Action::Import { .. } => {
+        Action::Continue { .. } => {
+            // It goes on with today's inputs only when those are no replacement of what was begun.
+            let open = record.and_then(|record| record.open.as_deref()).ok_or("what was begun is not in the state")?;
+            let begun = &open.begun.spec.inputs;
+            if *begun == spec.inputs || spec.once {
+                return Ok(as_planned(spec, inputs));
+            }
+            match kind.change(&spec.inputs, begun, None, vault)? {
+                Change::None | Change::Update(_) => Ok(as_planned(spec, inputs)),
+                Change::Replace(..) => unshown("it would have to be replaced".into()),
+                Change::Refuse(reasons) => Err(refused(&reasons)),
+            }
+        }
+        Action::Create | Action::Supersede | Action::Import { .. } => {
             let impact = kind.creation(&spec.inputs, vault)?;
             if matches!(step.action, Action::Create | Action::Supersede) && !consented(&impact) {
                 return unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()));
@@ -103,16 +116,17 @@ pub fn resolve(
         Action::Update | Action::Renew => {
             let prior = record.ok_or("it is not in the state")?;
             let triggered = prior.spec.trigger != spec.trigger;
+            if prior.spec.inputs == spec.inputs && !step.permits.same {
+                // Somebody else changed it: it is brought back, whatever the values turned out to be.
+                return Ok(as_planned(spec, inputs));
+            }
             if prior.spec.inputs == spec.inputs && !triggered && matches!(step.action, Action::Update) {
                 return Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) });
             }
             let change = kind.change(&spec.inputs, &prior.spec.inputs, None, vault)?;
             match change {
                 Change::None => Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) }),
-                Change::Refuse(reasons) => {
-                    let reasons: Vec<String> = reasons.iter().map(|(path, why)| format!("{path}: {why}")).collect();
-                    Err(format!("it cannot be changed: {}", reasons.join("; ")))
-                }
+                Change::Refuse(reasons) => Err(refused(&reasons)),
                 Change::Update(impact) if !consented(&impact) => {
                     unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))
                 }
@@ -136,6 +150,11 @@ pub fn resolve(
             Err("it is not a step that has inputs".into())
         }
     }
+}
+
+fn refused(reasons: &[(Path, String)]) -> String {
+    let reasons: Vec<String> = reasons.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+    format!("it cannot be changed: {}", reasons.join("; "))
 }
 
 /// Returns the realm of a provider as it is now.
