@@ -241,6 +241,7 @@ impl Walk<'_> {
         let mut blocked: BTreeMap<usize, String> = BTreeMap::new();
         let mut started: BTreeSet<usize> = BTreeSet::new();
         let mut running: JoinSet<(usize, Ending, bool)> = JoinSet::new();
+        let mut tasks: BTreeMap<tokio::task::Id, usize> = BTreeMap::new();
         let mut held: BTreeMap<usize, Vec<Lock>> = BTreeMap::new();
         let (news, mut heard) = mpsc::unbounded_channel();
         loop {
@@ -267,10 +268,11 @@ impl Walk<'_> {
                 let ground = self.ground.clone();
                 let (ledger, news) = (self.ledger.clone(), news.clone());
                 let created: Arc<dyn Fn() + Send + Sync> = Arc::new(move || news.send(News::Created(n)).unwrap_or_default());
-                running.spawn(async move {
+                let task = running.spawn(async move {
                     let (ending, same) = carry_out(work, &ground, &ledger, created).await;
                     (n, ending, same)
                 });
+                tasks.insert(task.id(), n);
             }
             ready.extend(parked);
             if running.is_empty() {
@@ -282,7 +284,18 @@ impl Walk<'_> {
                     release(n, true, &waiters, &mut needed, &mut ready, &started, &blocked);
                 }
                 Some(ended) = running.join_next() => {
-                    let Ok((n, ending, same)) = ended else { continue };
+                    let (n, ending, same) = match ended {
+                        Ok(ended) => ended,
+                        Err(error) => match tasks.get(&error.id()) {
+                            // Abandoned with the others, or a panic of our own: never passed over in silence.
+                            Some(n) if error.is_cancelled() => (*n, Ending::Stopped, false),
+                            Some(n) => {
+                                let error = "lab itself failed here (a panic). Please report it".into();
+                                (*n, Ending::Failed { error, hint: None, open: true }, false)
+                            }
+                            None => continue,
+                        },
+                    };
                     held.remove(&n);
                     match ending {
                         Ending::Done => {
@@ -303,6 +316,10 @@ impl Walk<'_> {
                             self.tell(Progress::Interrupted { urn, action });
                         }
                         Ending::Stopped => {
+                            // Asked for by a person, or by a test that plays the end of the process.
+                            if self.options.interrupt.asked() {
+                                report.left.push(steps[n].urn.clone());
+                            }
                             report.stopped = true;
                             running.abort_all();
                         }

@@ -40,6 +40,8 @@ pub struct Trial {
     pub parallel: usize,
     /// How a person stops it.
     pub interrupt: Interrupt,
+    /// After how many things that were told a person asks to stop; twice the same number for asking twice.
+    pub ask_after: Vec<usize>,
     /// What was told.
     pub heard: Arc<Mutex<Vec<Progress>>>,
 }
@@ -270,10 +272,13 @@ impl Bench {
                 return Err(problems.join("\n"));
             }
             let heard = trial.heard.clone();
+            let (interrupt, ask_after) = (trial.interrupt.clone(), trial.ask_after.clone());
             let options = Options {
                 parallel: if trial.parallel == 0 { 16 } else { trial.parallel },
                 sink: Arc::new(move |progress| {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(progress.clone());
+                    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    heard.push(progress.clone());
+                    ask_after.iter().filter(|after| **after == heard.len()).for_each(|_| interrupt.ask());
                 }),
                 interrupt: trial.interrupt.clone(),
                 faults: trial.faults.clone(),
