@@ -88,7 +88,12 @@ struct VaultContents {
     plain: BTreeMap<String, Value>,
     sealed: BTreeMap<String, String>,
     open: Option<Arc<Opener>>,
+    /// The texts that [`Vault::scrub`] looks for, the longest first; None when there are new ones.
+    needles: Option<Vec<String>>,
 }
+
+/// A secret text of fewer bytes is not looked for in messages: it would be found in every other word.
+const SHORTEST: usize = 6;
 
 type Opener = dyn Fn(&str) -> std::result::Result<Value, String> + Send + Sync;
 
@@ -100,6 +105,7 @@ impl Vault {
             plain: BTreeMap::new(),
             sealed: BTreeMap::new(),
             open: None,
+            needles: None,
         })))
     }
 
@@ -129,7 +135,9 @@ impl Vault {
         let mut mac = Hmac::<Sha256>::new_from_slice(&contents.key).expect("HMAC takes keys of any length");
         mac.update(&canonical(value));
         let fingerprint = hex(&mac.finalize().into_bytes()[..16]);
-        contents.plain.insert(fingerprint.clone(), value.clone());
+        if contents.plain.insert(fingerprint.clone(), value.clone()).is_none() {
+            contents.needles = None;
+        }
         fingerprint
     }
 
@@ -146,27 +154,42 @@ impl Vault {
             return Err(format!("the secret {fingerprint} is not in this state"));
         };
         let value = open(&sealed)?;
-        self.contents().plain.insert(fingerprint.to_owned(), value.clone());
+        let mut contents = self.contents();
+        contents.plain.insert(fingerprint.to_owned(), value.clone());
+        contents.needles = None;
         Ok(value)
     }
 
     /// Returns `text` with every secret text of this vault that occurs in it replaced: the last line of defence for
     /// messages that come from outside.
     pub fn scrub(&self, text: &str) -> String {
-        fn leaves<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+        fn leaves(value: &Value, out: &mut Vec<String>) {
             match value {
-                Value::String(text) if text.len() >= 6 => out.push(text),
+                Value::String(text) if text.len() >= SHORTEST => out.push(text.clone()),
                 Value::Array(list) => list.iter().for_each(|value| leaves(value, out)),
                 Value::Object(map) => map.values().for_each(|value| leaves(value, out)),
                 Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
             }
         }
-        let contents = self.contents();
-        let mut secrets = Vec::new();
-        contents.plain.values().for_each(|value| leaves(value, &mut secrets));
-        // The longest first, so that a secret within a secret does not leave the rest of the longer one behind.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+        if text.len() < SHORTEST {
+            return text.to_owned();
+        }
+        let mut contents = self.contents();
+        if contents.needles.is_none() {
+            let mut needles = Vec::new();
+            contents.plain.values().for_each(|value| leaves(value, &mut needles));
+            // The longest first, so that a secret within a secret does not leave the rest of the longer one behind.
+            needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+            needles.dedup();
+            contents.needles = Some(needles);
+        }
+        let mut clean = text.to_owned();
+        for needle in contents.needles.iter().flatten().filter(|needle| needle.len() <= text.len()) {
+            if clean.contains(needle.as_str()) {
+                clean = clean.replace(needle.as_str(), "[secret]");
+            }
+        }
+        clean
     }
 }
 
