@@ -165,7 +165,7 @@ impl Vault {
     pub fn scrub(&self, text: &str) -> String {
         fn leaves(value: &Value, out: &mut Vec<String>) {
             match value {
-                Value::String(text) if text.len() >= SHORTEST => out.push(text.clone()),
+                Value::String(text) if text.len() >= SHORTEST => out.extend(disguises(text)),
                 Value::Array(list) => list.iter().for_each(|value| leaves(value, out)),
                 Value::Object(map) => map.values().for_each(|value| leaves(value, out)),
                 Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -191,6 +191,36 @@ impl Vault {
         }
         clean
     }
+}
+
+/// Returns a secret text in every form in which an outside system is likely to echo it: plain, quoted, in a header, in a
+/// URL.
+fn disguises(secret: &str) -> Vec<String> {
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, Engine};
+    let quoted = Value::from(secret).to_string();
+    let mut forms = vec![
+        secret.to_owned(),
+        quoted[1..quoted.len() - 1].to_owned(),
+        hex(secret.as_bytes()),
+        hex(secret.as_bytes()).to_uppercase(),
+        secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    ];
+    for plain in ["-._~", ""] {
+        let part = |byte: u8| match byte {
+            byte if byte.is_ascii_alphanumeric() || plain.as_bytes().contains(&byte) => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        forms.push(secret.bytes().map(part).collect());
+    }
+    // Behind a user name and a colon a password begins at any of three places of a group.
+    for before in 0..3 {
+        let bytes = [&[0; 3][..before], secret.as_bytes()].concat();
+        let certain = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+        for engine in [BASE64_STANDARD, BASE64_URL_SAFE] {
+            forms.extend(engine.encode(&bytes).get(certain.clone()).filter(|form| form.len() >= SHORTEST).map(str::to_owned));
+        }
+    }
+    forms
 }
 
 impl fmt::Debug for Vault {
