@@ -9,11 +9,10 @@ use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// One instance of a program: what is being declared.
@@ -26,7 +25,9 @@ pub struct Stack {
     neighbours: BTreeMap<String, Value>,
     expressions: Expressions,
     vault: Vault,
-    draft: RefCell<Draft>,
+    // Not a `RefCell`: a closure that declares is then refused for what it borrows, which is the truth, and not for
+    // what threads may not share.
+    draft: Mutex<Draft>,
 }
 
 #[derive(Default)]
@@ -85,7 +86,7 @@ impl Stack {
             neighbours,
             expressions: Arc::new(Mutex::new(Vec::new())),
             vault,
-            draft: RefCell::default(),
+            draft: Mutex::default(),
         };
         let returned = program(&stack)?;
         let outputs = {
@@ -93,9 +94,9 @@ impl Stack {
             serde_json::to_value(&returned)
                 .map_err(|error| ProgramError::new(format!("what the program returns cannot be stored: {error}")))?
         };
-        let draft = stack.draft.into_inner();
+        let draft = stack.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
         let expressions =
-            std::mem::take(&mut *stack.expressions.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            std::mem::take(&mut *stack.expressions.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Declared {
             stack: stack.name,
             nodes: draft.nodes,
@@ -108,6 +109,10 @@ impl Stack {
             vocabulary: draft.vocabulary,
             vault: stack.vault,
         })
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the name of the stack: the lab's, and the environment's where there is one.
@@ -131,7 +136,7 @@ impl Stack {
             self.report(place.clone(), format!("the configuration of provider {name} cannot be stored: {problem}"));
             Value::Null
         });
-        let mut draft = self.draft.borrow_mut();
+        let mut draft = self.draft();
         draft.vocabulary.learn::<P>();
         let kind = draft.vocabulary.provider(P::NAME).expect("it was learned one line above").clone();
         let node = ProviderNode { kind, config, place: place.clone() };
@@ -154,7 +159,7 @@ impl Stack {
     #[track_caller]
     pub fn rolling(&self, name: &str, at_most: usize) -> Group<'_> {
         let place = Place::here();
-        let mut draft = self.draft.borrow_mut();
+        let mut draft = self.draft();
         if at_most == 0 {
             draft.problems.push((place.clone(), format!("rolling group {name} would let no member be changed")));
         }
@@ -176,7 +181,7 @@ impl Stack {
         match value::encode_declared(asked, &self.vault, &self.expressions) {
             Ok(inputs) => {
                 let gate = Gate { provider: provider.to_owned(), query, inputs, place };
-                if let Some(group) = self.draft.borrow_mut().groups.get_mut(group) {
+                if let Some(group) = self.draft().groups.get_mut(group) {
                     group.gates.push(gate);
                 }
             }
@@ -189,7 +194,7 @@ impl Stack {
         let outputs = self.neighbours.get(stack).ok_or_else(|| {
             ProgramError::new(format!("stack {stack} was never applied in this lab directory: run its `up` first"))
         })?;
-        self.draft.borrow_mut().reads.insert(stack.to_owned(), value::digest(outputs));
+        self.draft().reads.insert(stack.to_owned(), value::digest(outputs));
         value::decode(outputs, &self.vault).map_err(|error| {
             ProgramError::new(format!("the outputs of stack {stack} are not of the type that is asked for: {error}"))
         })
@@ -202,12 +207,12 @@ impl Stack {
     }
 
     fn report(&self, place: Place, message: String) {
-        self.draft.borrow_mut().problems.push((place, message));
+        self.draft().problems.push((place, message));
     }
 
     /// Keeps the URN for this declaration; a second one of the same name is a problem.
     fn take(&self, urn: &Urn, place: &Place) {
-        let mut draft = self.draft.borrow_mut();
+        let mut draft = self.draft();
         for part in [urn.name()] {
             if let Err(problem) = Urn::valid_part(part) {
                 draft.problems.push((place.clone(), problem));
@@ -272,7 +277,7 @@ impl<'a, P: Provider> Scope<'a, P> {
         let urn = Urn::new(&self.stack.name, &self.provider, &self.path, Q::TYPE, name);
         self.stack.take(&urn, &place);
         match value::encode_declared(&query, &self.stack.vault, &self.stack.expressions) {
-            Ok(inputs) => self.stack.draft.borrow_mut().nodes.push(Node {
+            Ok(inputs) => self.stack.draft().nodes.push(Node {
                 urn: urn.clone(),
                 provider: self.provider.clone(),
                 kind: NodeKind::Read(erased::erase_query::<P, Q>()),
@@ -426,7 +431,7 @@ impl<P: Provider> Declare<'_, P> {
                     value::remove(&mut without, &Path::from(*path));
                 });
                 let checked = value::decode::<R>(&without, &stack.vault);
-                let mut draft = stack.draft.borrow_mut();
+                let mut draft = stack.draft();
                 if let Err(error) = checked {
                     let problem = format!("{} cannot be read without its initial inputs: {error}", R::TYPE);
                     draft.problems.push((place.clone(), problem));

@@ -1,0 +1,12 @@
+//! A number is wired where a text is wanted.
+
+use lab_core::Stack;
+use lab_core::testing::{Memory, Thing};
+
+fn program(stack: &Stack) {
+    let rack = stack.provider("rack", Memory::at("rack"));
+    let a = rack.resource("a").add(Thing::new("a", "x"));
+    rack.resource("b").add(Thing::new("b", a.output(|a| a.text.len())));
+}
+
+fn main() {}
