@@ -88,8 +88,10 @@ struct VaultContents {
     plain: BTreeMap<String, Value>,
     sealed: BTreeMap<String, String>,
     open: Option<Arc<Opener>>,
-    /// The texts that [`Vault::scrub`] looks for, the longest first; None when there are new ones.
-    needles: Option<Vec<String>>,
+    /// The texts that [`Vault::scrub`] looks for, the longest first.
+    needles: Vec<String>,
+    /// Values whose texts are not among them yet: each is taken apart once, however often something is scrubbed.
+    fresh: Vec<Value>,
 }
 
 /// A secret text of fewer bytes is not looked for in messages: it would be found in every other word.
@@ -105,7 +107,8 @@ impl Vault {
             plain: BTreeMap::new(),
             sealed: BTreeMap::new(),
             open: None,
-            needles: None,
+            needles: Vec::new(),
+            fresh: Vec::new(),
         })))
     }
 
@@ -136,7 +139,7 @@ impl Vault {
         mac.update(&canonical(value));
         let fingerprint = hex(&mac.finalize().into_bytes()[..16]);
         if contents.plain.insert(fingerprint.clone(), value.clone()).is_none() {
-            contents.needles = None;
+            contents.fresh.push(value.clone());
         }
         fingerprint
     }
@@ -155,8 +158,9 @@ impl Vault {
         };
         let value = open(&sealed)?;
         let mut contents = self.contents();
-        contents.plain.insert(fingerprint.to_owned(), value.clone());
-        contents.needles = None;
+        if contents.plain.insert(fingerprint.to_owned(), value.clone()).is_none() {
+            contents.fresh.push(value.clone());
+        }
         Ok(value)
     }
 
@@ -175,16 +179,16 @@ impl Vault {
             return text.to_owned();
         }
         let mut contents = self.contents();
-        if contents.needles.is_none() {
-            let mut needles = Vec::new();
-            contents.plain.values().for_each(|value| leaves(value, &mut needles));
+        if !contents.fresh.is_empty() {
+            let mut needles = std::mem::take(&mut contents.needles);
+            std::mem::take(&mut contents.fresh).iter().for_each(|value| leaves(value, &mut needles));
             // The longest first, so that a secret within a secret does not leave the rest of the longer one behind.
             needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
             needles.dedup();
-            contents.needles = Some(needles);
+            contents.needles = needles;
         }
         let mut clean = text.to_owned();
-        for needle in contents.needles.iter().flatten().filter(|needle| needle.len() <= text.len()) {
+        for needle in contents.needles.iter().filter(|needle| needle.len() <= text.len()) {
             if clean.contains(needle.as_str()) {
                 clean = clean.replace(needle.as_str(), "[secret]");
             }
