@@ -18,7 +18,8 @@ fn up(bench: &Bench, sample: &Sample) -> Report {
 
 fn untouched(bench: &Bench, name: &str, before: &Item, story: &str) {
     assert_eq!(bench.world().get("rack", name).as_ref(), Some(before), "{story}: it was touched");
-    let touched: Vec<_> = bench.world().log().into_iter().filter(|call| call.ends_with(&format!(" rack/{name}"))).collect();
+    let touched: Vec<_> =
+        bench.world().log().into_iter().filter(|call| call.ends_with(&format!(" rack/{name}"))).collect();
     assert!(touched.is_empty(), "{story}: {touched:?}");
 }
 
@@ -39,7 +40,10 @@ fn what_is_there_already_is_never_adopted_and_the_message_says_import() {
                     let failure = report.failed.iter().find(|failure| failure.urn.name() == line.name);
                     let failure = failure.unwrap_or_else(|| panic!("{story}: it did not fail: {report:#?}"));
                     assert!(failure.error.contains("exists already and is not ours"), "{story}: {}", failure.error);
-                    assert!(failure.hint.as_deref().is_some_and(|hint| hint.contains("import")), "{story}: {failure:?}");
+                    assert!(
+                        failure.hint.as_deref().is_some_and(|hint| hint.contains("import")),
+                        "{story}: {failure:?}"
+                    );
                     assert!(!failure.open, "{story}: nothing of it was begun");
                     untouched(&bench, &line.thing, &planted, &story);
                 }
@@ -58,7 +62,12 @@ fn what_took_the_place_of_ours_is_neither_changed_nor_deleted() {
         let before = Sample::of([Line { create_first, ..Line::new("a") }, Line::new("b").says_of("a")]);
         let bench = Bench::new();
         bench.up_whole(|stack| before.declare(stack));
-        let name = bench.state().records.values().find_map(|record| record.id.clone().filter(|id| id.0.starts_with('a'))).unwrap();
+        let name = bench
+            .state()
+            .records
+            .values()
+            .find_map(|record| record.id.clone().filter(|id| id.0.starts_with('a')))
+            .unwrap();
         bench.world().take_away("rack", &name.0);
         bench.world().plant("rack", &name.0, foreign());
         bench.world().clear_log();

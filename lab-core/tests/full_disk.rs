@@ -38,7 +38,11 @@ fn check(story: &str, before: Option<&Sample>, sample: &Sample, verb: Verb, faul
             let bench = bench.crashed(crash);
             run_whole(&bench, sample, verb, &story);
             assert_eq!(world(&bench), world(&undisturbed), "{story}");
-            assert_eq!(deeds(&bench), deeds(&undisturbed), "{story}: something was made or deleted twice, or not at all");
+            assert_eq!(
+                deeds(&bench),
+                deeds(&undisturbed),
+                "{story}: something was made or deleted twice, or not at all"
+            );
             settled(&bench, sample, verb, &story);
         }
     }
@@ -78,7 +82,8 @@ fn a_disk_that_stays_full_stops_the_run_before_anything_that_could_not_be_record
         let bench = bench.crashed(Crash::Power);
         let state = bench.state();
         for (place, name, item) in bench.world().items() {
-            let known = state.records.values().any(|record| item.mark.as_ref().is_none_or(|mark| *mark == record.mark.0));
+            let known =
+                state.records.values().any(|record| item.mark.as_ref().is_none_or(|mark| *mark == record.mark.0));
             assert!(known, "full from {n}: {place}/{name} was made, and nothing durable says so");
         }
     }

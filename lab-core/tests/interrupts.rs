@@ -76,7 +76,10 @@ fn a_wait_is_left_at_its_cursor_and_taken_up_there() {
     // Told so far: the run began, the step started, it waits.
     let (report, heard) = interrupted(&bench, &sample, Verb::Up, &[3]);
     assert!(matches!(&heard[2], Progress::Waiting { .. }), "{heard:#?}");
-    assert!(!heard.iter().skip(3).any(|event| matches!(event, Progress::Waiting { .. })), "the wait was left: {heard:#?}");
+    assert!(
+        !heard.iter().skip(3).any(|event| matches!(event, Progress::Waiting { .. })),
+        "the wait was left: {heard:#?}"
+    );
     assert_eq!(report.not_started.len(), 1);
     assert_eq!(report.left.len(), 1);
     let state = bench.state();

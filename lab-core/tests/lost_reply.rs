@@ -52,7 +52,10 @@ fn a_refused_call_is_made_again() {
 
 #[test]
 fn a_lost_reply_of_something_that_bears_no_mark_does_not_make_it_somebody_elses() {
-    let sample = Sample::of([Line { unmarkable: true, ..Line::new("a") }, Line { unmarkable: true, calls: 2, ..Line::new("b") }]);
+    let sample = Sample::of([
+        Line { unmarkable: true, ..Line::new("a") },
+        Line { unmarkable: true, calls: 2, ..Line::new("b") },
+    ]);
     check("unmarkable", None, &sample, Verb::Up, CallFault::LoseReply);
     check("unmarkable, gone", Some(&sample), &sample, Verb::Destroy, CallFault::LoseReply);
 }

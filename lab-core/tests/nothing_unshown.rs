@@ -14,7 +14,8 @@ fn check(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
     let plan = bench.plan(|stack| sample.declare(stack), verb, &Observations::default(), &[]);
     let state = bench.state();
     bench.world().clear_log();
-    let before: BTreeSet<String> = bench.world().items().iter().map(|(place, name, _)| format!("{place}/{name}")).collect();
+    let before: BTreeSet<String> =
+        bench.world().items().iter().map(|(place, name, _)| format!("{place}/{name}")).collect();
     let trial = Trial::default();
     let heard = trial.heard.clone();
     let Ok(report) = run(bench, sample, verb, &trial) else { return };
@@ -32,7 +33,8 @@ fn check(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
         }
     }
     // What went without a call lay in something whose deletion was shown.
-    let after: BTreeSet<String> = bench.world().items().iter().map(|(place, name, _)| format!("{place}/{name}")).collect();
+    let after: BTreeSet<String> =
+        bench.world().items().iter().map(|(place, name, _)| format!("{place}/{name}")).collect();
     for path in before.difference(&after) {
         let shown = path.split('/').map(|part| part.split('#').next().unwrap()).any(|part| allowed.contains(part));
         assert!(shown, "{story}: {path} is gone");
@@ -43,7 +45,11 @@ fn check(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
             assert!(shown.contains(urn), "{story}: {urn} was begun");
         }
     }
-    assert_eq!(report.done.len() + report.failed.len() + report.not_started.len(), plan.steps.len(), "{story}: {report:#?}");
+    assert_eq!(
+        report.done.len() + report.failed.len() + report.not_started.len(),
+        plan.steps.len(),
+        "{story}: {report:#?}"
+    );
 }
 
 /// The names of all things that the plan deletes: by a step, or as the first half of an update that may be a replacement.
@@ -66,7 +72,10 @@ fn names_of(state: &State, mark: &Mark) -> Vec<String> {
     let records = state.records.values().chain(condemned).filter(|record| record.mark == *mark);
     records
         .flat_map(|record| {
-            let begun = record.open.as_deref().and_then(|open| open.begun.id.clone().or(open.before.as_ref()?.begun.id.clone()));
+            let begun = record
+                .open
+                .as_deref()
+                .and_then(|open| open.begun.id.clone().or(open.before.as_ref()?.begun.id.clone()));
             let name = record.spec.inputs["name"].as_str().unwrap().to_owned();
             let marked = format!("{name}-{mark}");
             record.id.clone().into_iter().chain(begun).map(|id| id.0).chain([name, marked])
@@ -109,7 +118,9 @@ fn over_random_states_that_crashes_left_only_what_was_shown_is_done() {
         run_whole(&base, &before, Verb::Up, "before");
         let points = disturbances(&base, &sample, Verb::Up, &[CallFault::StopBefore, CallFault::StopAfter], true);
         for point in points.into_iter().filter(|_| dice.one_in(3)) {
-            for (sample, verb) in [(&sample, Verb::Up), (&after, Verb::Up), (&before, Verb::Up), (&before, Verb::Destroy)] {
+            for (sample, verb) in
+                [(&sample, Verb::Up), (&after, Verb::Up), (&before, Verb::Up), (&before, Verb::Destroy)]
+            {
                 let bench = Disturbance::run(point, &base, &after, Verb::Up);
                 check(&bench, sample, verb, &format!("seed {seed}: {point:?}"));
             }

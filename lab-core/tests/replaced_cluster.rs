@@ -4,7 +4,7 @@ mod sample;
 
 use lab_core::plan::Verb;
 use lab_core::testing::Bench;
-use sample::{Line, Says, Sample, deeds, run_whole, settled, world};
+use sample::{Line, Sample, Says, deeds, run_whole, settled, world};
 
 /// A container with every kind of child, at a stand.
 fn program(stand: &str, create_first: bool) -> Sample {
@@ -49,10 +49,21 @@ fn every_kind_of_child_is_there_again() {
         let bench = check(&before, &program("there", create_first), "moved");
         let deeds = deeds(&bench);
         for line in before.lines.iter().filter(|line| line.on.is_some()) {
-            let made = deeds.iter().filter(|deed| deed.starts_with("create") && deed.ends_with(&format!("/{}", line.thing))).count();
+            let made = deeds
+                .iter()
+                .filter(|deed| deed.starts_with("create") && deed.ends_with(&format!("/{}", line.thing)))
+                .count();
             assert_eq!(made, 1, "{} was not made anew, once: {deeds:#?}", line.name);
-            let deleted = deeds.iter().filter(|deed| deed.starts_with("delete") && deed.ends_with(&format!("/{}", line.thing))).count();
-            assert_eq!(deleted, usize::from(line.outside), "what has effects outside is deleted by call, the rest goes along: {}", line.name);
+            let deleted = deeds
+                .iter()
+                .filter(|deed| deed.starts_with("delete") && deed.ends_with(&format!("/{}", line.thing)))
+                .count();
+            assert_eq!(
+                deleted,
+                usize::from(line.outside),
+                "what has effects outside is deleted by call, the rest goes along: {}",
+                line.name
+            );
         }
     }
 }

@@ -81,7 +81,9 @@ fn after_somebody_else_changed_and_removed_things() {
 #[test]
 fn after_a_container_was_replaced() {
     let bench = Bench::new();
-    let sample = |stand: &str| Sample::of([Line::new("a").at(stand), Line::new("b").on("a"), Line::new("c").on("b").says_of("b")]);
+    let sample = |stand: &str| {
+        Sample::of([Line::new("a").at(stand), Line::new("b").on("a"), Line::new("c").on("b").says_of("b")])
+    };
     check(&bench, &sample("here"), "before");
     check(&bench, &sample("there"), "replaced");
 }

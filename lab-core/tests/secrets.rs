@@ -7,7 +7,9 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use lab_core::execute::disk::RealDisk;
 use lab_core::execute::seal::{KeyFile, Keys};
-use lab_core::execute::{CallFault, Faults, KeySource, Ledger, Options, SavedPlan, Store, StoreError, execute, observe, state_digest};
+use lab_core::execute::{
+    CallFault, Faults, KeySource, Ledger, Options, SavedPlan, Store, StoreError, execute, observe, state_digest,
+};
 use lab_core::plan::{Observations, Request, Verb};
 use lab_core::testing::{Bench, Memory, Thing, Trial};
 use lab_core::*;
@@ -46,15 +48,25 @@ fn disguises(secret: &str) -> Vec<(&'static str, Vec<String>)> {
         secret.bytes().map(byte).collect::<String>()
     };
     vec![
-        ("raw", vec![secret.into(), serde_json::to_string(secret).unwrap().trim_matches('"').into(), format!("{secret:?}").trim_matches('"').into()]),
+        (
+            "raw",
+            vec![
+                secret.into(),
+                serde_json::to_string(secret).unwrap().trim_matches('"').into(),
+                format!("{secret:?}").trim_matches('"').into(),
+            ],
+        ),
         ("base64", in_base64(secret.as_bytes())),
         ("base64 twice", in_base64(BASE64_STANDARD.encode(secret).as_bytes())),
         ("hex", vec![hex(secret), hex(secret).to_uppercase()]),
-        ("percent-encoded", vec![
-            percent(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
-            percent(|byte| byte.is_ascii_alphanumeric()),
-            percent(|_| false),
-        ]),
+        (
+            "percent-encoded",
+            vec![
+                percent(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
+                percent(|byte| byte.is_ascii_alphanumeric()),
+                percent(|_| false),
+            ],
+        ),
     ]
 }
 
@@ -66,7 +78,10 @@ fn in_base64(bytes: &[u8]) -> Vec<String> {
             // The characters that only this text decides.
             let from = (shift * 8).div_ceil(6);
             let to = padded.len() * 8 / 6;
-            [BASE64_STANDARD.encode(&padded)[from..to].to_owned(), BASE64_URL_SAFE_NO_PAD.encode(&padded)[from..to].to_owned()]
+            [
+                BASE64_STANDARD.encode(&padded)[from..to].to_owned(),
+                BASE64_URL_SAFE_NO_PAD.encode(&padded)[from..to].to_owned(),
+            ]
         })
         .collect()
 }
@@ -85,7 +100,15 @@ fn the_search_finds_a_planted_leak_in_every_disguise() {
             let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(secret));
             let hex: String = inner.bytes().map(|byte| format!("{byte:02x}")).collect();
             let percent: String = inner.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            for planted in [inner.clone(), BASE64_STANDARD.encode(&inner), BASE64_URL_SAFE_NO_PAD.encode(&inner), twice, hex, percent, json!([inner]).to_string()] {
+            for planted in [
+                inner.clone(),
+                BASE64_STANDARD.encode(&inner),
+                BASE64_URL_SAFE_NO_PAD.encode(&inner),
+                twice,
+                hex,
+                percent,
+                json!([inner]).to_string(),
+            ] {
                 assert!(leak(planted.as_bytes()).is_some(), "not found: {planted}");
             }
         }
@@ -146,7 +169,10 @@ impl Entry {
     fn made(&self, there: &Value) -> Made<EntryOutputs> {
         let generated = Secret::from(OUTPUT);
         let outputs = EntryOutputs { by_name: BTreeMap::from([("main".into(), generated.clone())]), generated };
-        Made { live: Some(json!({ "password": there["password"], "mistake": there["mistake"] })), ..Made::new(self.name.as_str(), outputs) }
+        Made {
+            live: Some(json!({ "password": there["password"], "mistake": there["mistake"] })),
+            ..Made::new(self.name.as_str(), outputs)
+        }
     }
 }
 
@@ -162,7 +188,9 @@ impl Resource<Safe> for Entry {
     async fn find(door: &Door, op: &Op<Entry>) -> Result<Found<EntryOutputs>> {
         let entry = op.inputs.as_ref().expect("inputs");
         Ok(match door.0.lock().unwrap().get(&entry.name) {
-            Some(there) => Found::Present(Owner::Marked(there["mark"].as_str().unwrap().to_owned()), Step::Done(entry.made(there))),
+            Some(there) => {
+                Found::Present(Owner::Marked(there["mark"].as_str().unwrap().to_owned()), Step::Done(entry.made(there)))
+            }
             None => Found::Absent,
         })
     }
@@ -172,16 +200,24 @@ impl Resource<Safe> for Entry {
         match self.mistake.as_str() {
             "error" => {
                 let inner = self.nested[0]["inner"].as_ref().unwrap().expose();
-                return Err(Error::invalid(format!("401 for {password} / {inner:?} / {} / {token:?} at http://u:{}@h", door.1, door.1)));
+                return Err(Error::invalid(format!(
+                    "401 for {password} / {inner:?} / {} / {token:?} at http://u:{}@h",
+                    door.1, door.1
+                )));
             }
             "encoded" => {
                 let url: String = door.1.bytes().map(|byte| format!("%{byte:02X}")).collect();
-                return Err(Error::invalid(format!("bad header Basic {} at https://host/?q={url}", BASE64_STANDARD.encode(password))));
+                return Err(Error::invalid(format!(
+                    "bad header Basic {} at https://host/?q={url}",
+                    BASE64_STANDARD.encode(password)
+                )));
             }
             "again" => return Err(Error::again(format!("busy with {password}"))),
             "panic" => panic!("cannot log in with {password}"),
             "cursor" => return Ok(Step::next(json!({ "password": password }), "going on", Duration::from_secs(1))),
-            "why" if op.cursor.is_none() => return Ok(Step::next(json!(1), format!("waiting for {password}"), Duration::from_secs(1))),
+            "why" if op.cursor.is_none() => {
+                return Ok(Step::next(json!(1), format!("waiting for {password}"), Duration::from_secs(1)));
+            }
             _ => {}
         }
         let there = json!({ "password": password, "mark": op.mark, "mistake": self.mistake });
@@ -201,10 +237,9 @@ fn program(mistake: &'static str) -> impl Fn(&Stack) -> std::result::Result<Retu
     move |stack| {
         let safe = stack.provider("safe", Safe { password: Secret::from(CONFIG) });
         let first = safe.resource("first").add(Entry::new("first", mistake));
-        let second = safe.resource("second").add(Entry {
-            password: first.output(|first| first.generated).into(),
-            ..Entry::new("second", "")
-        });
+        let second = safe
+            .resource("second")
+            .add(Entry { password: first.output(|first| first.generated).into(), ..Entry::new("second", "") });
         Ok((first.output(|first| first.generated), second.output(|second| second.by_name), Secret::from(INPUT)))
     }
 }
@@ -219,7 +254,11 @@ fn check(mistake: &'static str, faults: Faults) -> String {
     let report = bench.attempt(program(mistake), Verb::Up, &trial).unwrap();
     clean("the report", format!("{report:?} {report:#?}"));
     let heard = trial.heard.lock().unwrap();
-    let said = heard.iter().map(|event| format!("{event:?}\n{}", serde_json::to_string(event).unwrap())).collect::<Vec<_>>().join("\n");
+    let said = heard
+        .iter()
+        .map(|event| format!("{event:?}\n{}", serde_json::to_string(event).unwrap()))
+        .collect::<Vec<_>>()
+        .join("\n");
     clean("the progress", &said);
     for file in bench.disk().operations().iter().map(|operation| operation.name.clone()) {
         clean(&file, bench.disk().get(&file).unwrap_or_default());
@@ -229,7 +268,10 @@ fn check(mistake: &'static str, faults: Faults) -> String {
     let declared = bench.load(program(mistake));
     clean("the graph", lab_core::plan::render_graph(&declared));
     clean("a second preview", lab_core::plan::text(&bench.preview(program(mistake))));
-    clean("a plan to destroy", lab_core::plan::text(&bench.plan(program(mistake), Verb::Destroy, &Observations::default(), &[])));
+    clean(
+        "a plan to destroy",
+        lab_core::plan::text(&bench.plan(program(mistake), Verb::Destroy, &Observations::default(), &[])),
+    );
     let kept = said.clone();
     drop(heard);
     bench.destroy(program(mistake));
@@ -341,14 +383,16 @@ impl Lab {
         runtime.block_on(async {
             let store = self.open().unwrap();
             let link = Link::memory(Shelf::default());
-            let declared = Arc::new(Stack::load("lab", None, store.vault().clone(), BTreeMap::new(), program("")).unwrap());
+            let declared =
+                Arc::new(Stack::load("lab", None, store.vault().clone(), BTreeMap::new(), program("")).unwrap());
             let ledger = Ledger::new(store, link.clock.clone());
             let seen = observe(declared.clone(), &ledger, &link, false).await;
             let request = Request::new(Verb::Up, SystemTime::now());
             let plan = ledger.with(|store| lab_core::plan::plan(&declared, store.state(), &seen, &request));
             let keys = self.source(false).for_sealing(SystemTime::now()).unwrap();
             let state = ledger.with(|store| state_digest(store.state()));
-            let saved = SavedPlan::new(plan.clone(), seen, Vec::new(), 1, state, "exe".into(), &declared.vault, &keys).unwrap();
+            let saved =
+                SavedPlan::new(plan.clone(), seen, Vec::new(), 1, state, "exe".into(), &declared.vault, &keys).unwrap();
             clean("a saved plan", saved.to_bytes());
             let back = SavedPlan::from_bytes("plan", &saved.to_bytes()).unwrap();
             back.vault(&keys).unwrap();
@@ -404,7 +448,11 @@ fn a_wrong_or_missing_key_is_refused_with_a_hint_and_without_a_new_one() {
     other.up();
     std::fs::copy(&other.keys, &lab.keys).unwrap();
     let wrong = lab.open().err().expect("it is refused");
-    assert!(wrong.to_string().contains("no key of") && wrong.hint().contains("another line"), "{wrong}: {}", wrong.hint());
+    assert!(
+        wrong.to_string().contains("no key of") && wrong.hint().contains("another line"),
+        "{wrong}: {}",
+        wrong.hint()
+    );
     clean("a refusal", format!("{missing:?} {wrong:?}"));
     // Rotated: the new one first, the old one still there.
     let new = std::fs::read_to_string(&other.keys).unwrap();
@@ -415,6 +463,11 @@ fn a_wrong_or_missing_key_is_refused_with_a_hint_and_without_a_new_one() {
     let values: Vec<Value> = fingerprints.iter().map(|fingerprint| store.vault().get(fingerprint).unwrap()).collect();
     assert!(values.contains(&json!(INPUT)) && values.contains(&json!(OUTPUT)));
     let declared = Stack::load("lab", None, store.vault().clone(), BTreeMap::new(), program("")).unwrap();
-    let plan = lab_core::plan::plan(&declared, store.state(), &Observations::default(), &Request::new(Verb::Up, SystemTime::now()));
+    let plan = lab_core::plan::plan(
+        &declared,
+        store.state(),
+        &Observations::default(),
+        &Request::new(Verb::Up, SystemTime::now()),
+    );
     assert!(plan.is_empty(), "another key is no change: {}", lab_core::plan::text(&plan));
 }

@@ -65,7 +65,10 @@ fn an_operation_is_begin_cursors_end() {
     check(&[begin(Create, "1", "1"), begin(Create, "1", "1")], None);
     check(&[begin(Create, "1", "1"), end("1", ready()), begin(Update, "2", "1"), end("2", ready())], None);
     check(&[begin(Create, "1", "1"), begin(Delete, "2", "1"), end("2", Ended::Deleted)], None);
-    check(&[begin(Create, "1", "1"), end("1", ready()), begin(Deed::Supersede, "2", "2"), begin(Delete, "3", "1")], None);
+    check(
+        &[begin(Create, "1", "1"), end("1", ready()), begin(Deed::Supersede, "2", "2"), begin(Delete, "3", "1")],
+        None,
+    );
 }
 
 #[test]
@@ -82,7 +85,10 @@ fn what_cannot_be_is_refused() {
     check(&[begin(Create, "1", "1"), cursor("2", false)], Some("no such open operation"));
     check(&[begin(Create, "1", "1"), end("2", ready())], Some("no such open operation"));
     check(&[begin(Create, "1", "1"), end("1", Ended::Deleted)], Some("cannot"));
-    check(&[begin(Create, "1", "1"), cursor("1", false), end("1", Ended::Failed("x".into()))], Some("stands at a cursor"));
+    check(
+        &[begin(Create, "1", "1"), cursor("1", false), end("1", Ended::Failed("x".into()))],
+        Some("stands at a cursor"),
+    );
     check(&[begin(Create, "1", "1"), Event::Vanished { urn: urn("a") }], Some("still being made"));
     check(&after(&[end("1", ready())]), Some("no such open operation"));
     check(&after(&[begin(Create, "2", "2")]), Some("exists"));
@@ -114,7 +120,11 @@ fn a_failure_without_effect_leaves_what_was_there_before() {
     }
     assert_eq!(replay(&[begin(Create, "1", "1"), end("1", ready()), begin(Supersede, "2", "2"), failed("2")]), made);
     let open = replay(&[begin(Create, "1", "1")]);
-    assert_eq!(replay(&[begin(Create, "1", "1"), begin(Delete, "2", "1"), failed("2")]), open, "the creation is open again");
+    assert_eq!(
+        replay(&[begin(Create, "1", "1"), begin(Delete, "2", "1"), failed("2")]),
+        open,
+        "the creation is open again"
+    );
 }
 
 /// Runs lives of random programs and returns the journals they left.
@@ -137,7 +147,8 @@ fn journals() -> Vec<(String, FaultyDisk)> {
 fn every_prefix_of_a_journal_is_a_valid_state() {
     for (story, disk) in journals() {
         let opened = Journal::read(&disk, "lab").unwrap();
-        let mut state: State = opened.snapshot.map_or_else(State::default, |snapshot| serde_json::from_value(snapshot).unwrap());
+        let mut state: State =
+            opened.snapshot.map_or_else(State::default, |snapshot| serde_json::from_value(snapshot).unwrap());
         let mut events = 0;
         for frame in opened.frames {
             for record in frame {
@@ -157,7 +168,11 @@ fn every_prefix_of_a_journal_is_a_valid_state() {
             let mut pruned = state.clone();
             pruned.prune();
             assert_eq!(pruned.records, state.records);
-            assert_eq!(pruned.referenced(), pruned.secrets.keys().cloned().collect(), "{story}: what is kept is referred to");
+            assert_eq!(
+                pruned.referenced(),
+                pruned.secrets.keys().cloned().collect(),
+                "{story}: what is kept is referred to"
+            );
             for record in state.records.values().filter(|record| record.open.is_some()) {
                 let key = lab_core::connection(&record.spec.provider, &record.spec.realm);
                 assert!(pruned.providers.contains_key(&key), "{story}: what is open can still be reached");
@@ -207,7 +222,8 @@ fn a_newer_format_and_an_unknown_or_impossible_record_are_refused_by_name() {
     journal.append(&[json!({ "event": "ran", "verb": "up", "at": 1 })]).unwrap();
     let good = disk.get("lab.journal").unwrap();
     let newer = disk.reopen(Crash::Process);
-    newer.put("lab.journal", &String::from_utf8(good).unwrap().replacen("\"format\":1", "\"format\":2", 1).into_bytes());
+    newer
+        .put("lab.journal", &String::from_utf8(good).unwrap().replacen("\"format\":1", "\"format\":2", 1).into_bytes());
     let error = look(&newer).unwrap_err();
     assert!(error.to_string().contains("format 2") && error.hint().contains("update"), "{error}");
     journal.append(&[json!({ "event": "teleported", "urn": "x" })]).unwrap();
@@ -217,7 +233,9 @@ fn a_newer_format_and_an_unknown_or_impossible_record_are_refused_by_name() {
 
     let disk = FaultyDisk::new();
     let (mut journal, _) = Journal::open(Arc::new(disk.clone()), "lab").unwrap();
-    journal.append(&[json!({ "event": "ran", "verb": "up", "at": 1 }), serde_json::to_value(end("1", ready())).unwrap()]).unwrap();
+    journal
+        .append(&[json!({ "event": "ran", "verb": "up", "at": 1 }), serde_json::to_value(end("1", ready())).unwrap()])
+        .unwrap();
     let error = look(&disk).unwrap_err();
     assert!(error.to_string().contains("record 2 of frame 1 cannot follow"), "{error}");
 }
@@ -238,14 +256,26 @@ fn a_snapshot_that_is_cut_off_loses_nothing() {
     let operations = undisturbed.disk().operations().len();
     assert!(operations > 4);
     for n in 0..operations {
-        for fault in [Fault::StopBefore, Fault::StopWithin(40), Fault::StopAfter, Fault::NoSpace, Fault::Broken, Fault::BrokenAfter, Fault::Short(30)] {
+        for fault in [
+            Fault::StopBefore,
+            Fault::StopWithin(40),
+            Fault::StopAfter,
+            Fault::NoSpace,
+            Fault::Broken,
+            Fault::BrokenAfter,
+            Fault::Short(30),
+        ] {
             let bench = bench.fork();
             bench.disk().inject(n, fault);
             let _ = compact(bench.disk());
             for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(n as u64)] {
                 let bench = bench.crashed(crash);
                 let state = bench.state();
-                assert_eq!((&state.records, &state.outputs), (&expected.records, &expected.outputs), "{fault:?} at {n}, {crash:?}");
+                assert_eq!(
+                    (&state.records, &state.outputs),
+                    (&expected.records, &expected.outputs),
+                    "{fault:?} at {n}, {crash:?}"
+                );
                 sample::settled(&bench, &sample, Verb::Up, &format!("{fault:?} at {n}, {crash:?}"));
             }
         }

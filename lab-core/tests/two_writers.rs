@@ -2,8 +2,8 @@
 //!
 //! The children are this very test binary, told by the environment to hold the lock.
 
-use lab_core::execute::lock::{Lock, LockError};
 use lab_core::execute::LabDir;
+use lab_core::execute::lock::{Lock, LockError};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};

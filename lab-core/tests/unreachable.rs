@@ -91,7 +91,11 @@ fn only_what_may_be_left_behind_is_left_behind() {
     // It is listed at every run.
     let again = bench.plan(|stack| sample.declare(stack), Verb::Destroy, &Default::default(), &[]);
     assert!(again.steps.is_empty());
-    assert!(again.warnings.iter().any(|warning| warning.contains("volume") && warning.contains("left behind")), "{:?}", again.warnings);
+    assert!(
+        again.warnings.iter().any(|warning| warning.contains("volume") && warning.contains("left behind")),
+        "{:?}",
+        again.warnings
+    );
 }
 
 #[test]

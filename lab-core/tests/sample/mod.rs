@@ -196,7 +196,8 @@ impl Sample {
             line.stand = Says::Of(other);
         }
         if dice.one_in(4) {
-            line.secret = Some(earlier(dice).filter(|_| dice.one_in(2)).map_or(Says::Plain(format!("hush {name}")), Says::Of));
+            line.secret =
+                Some(earlier(dice).filter(|_| dice.one_in(2)).map_or(Says::Plain(format!("hush {name}")), Says::Of));
         }
         if dice.one_in(4) {
             line.after = earlier(dice);
@@ -349,7 +350,10 @@ pub(crate) fn run(bench: &Bench, sample: &Sample, verb: Verb, trial: &Trial) -> 
 pub(crate) fn run_whole(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
     let report = run(bench, sample, verb, &Trial::default()).unwrap_or_else(|error| panic!("{story}: {error}"));
     let told = || {
-        let failed = report.failed.iter().map(|failure| format!("{} {}: {}", failure.action, failure.urn.short(), failure.error));
+        let failed = report
+            .failed
+            .iter()
+            .map(|failure| format!("{} {}: {}", failure.action, failure.urn.short(), failure.error));
         let not = report.not_started.iter().map(|(urn, why)| format!("{} was not started: {why}", urn.short()));
         failed.chain(not).collect::<Vec<_>>().join("\n")
     };
@@ -387,7 +391,8 @@ pub(crate) fn plain(path: &str) -> String {
 
 /// Everything that was made and deleted, how often each.
 pub(crate) fn deeds(bench: &Bench) -> Vec<String> {
-    let mut all: Vec<String> = bench.world().log().iter().filter(|call| !call.starts_with("update")).map(|call| plain(call)).collect();
+    let mut all: Vec<String> =
+        bench.world().log().iter().filter(|call| !call.starts_with("update")).map(|call| plain(call)).collect();
     all.sort();
     all
 }
@@ -396,7 +401,12 @@ pub(crate) fn deeds(bench: &Bench) -> Vec<String> {
 /// thing, nothing is under way, and a second plan is empty.
 pub(crate) fn settled(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
     let state = bench.state();
-    assert_eq!(state.open().count(), 0, "{story}: something is still open: {:?}", state.open().map(|(urn, ..)| urn).collect::<Vec<_>>());
+    assert_eq!(
+        state.open().count(),
+        0,
+        "{story}: something is still open: {:?}",
+        state.open().map(|(urn, ..)| urn).collect::<Vec<_>>()
+    );
     assert!(state.condemned.is_empty(), "{story}: something is still condemned: {:#?}", state.condemned);
     let items = bench.world().items();
     let orphans: Vec<_> = items
@@ -409,7 +419,12 @@ pub(crate) fn settled(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
         })
         .collect();
     assert!(orphans.is_empty(), "{story}: nothing in the state knows {orphans:#?}");
-    assert_eq!(items.len(), state.records.len(), "{story}: the state and the world do not match:\n{items:#?}\n{:#?}", state.records);
+    assert_eq!(
+        items.len(),
+        state.records.len(),
+        "{story}: the state and the world do not match:\n{items:#?}\n{:#?}",
+        state.records
+    );
     let again = bench.plan(|stack| sample.declare(stack), verb, &Default::default(), &[]);
     assert!(again.is_empty(), "{story}: a second plan is not empty:\n{}", lab_core::plan::text(&again));
 }
@@ -442,7 +457,13 @@ impl Disturbance {
 }
 
 /// Every way to disturb the run of `sample` from `base` on.
-pub(crate) fn disturbances(base: &Bench, sample: &Sample, verb: Verb, calls: &[CallFault], disk: bool) -> Vec<Disturbance> {
+pub(crate) fn disturbances(
+    base: &Bench,
+    sample: &Sample,
+    verb: Verb,
+    calls: &[CallFault],
+    disk: bool,
+) -> Vec<Disturbance> {
     let bench = base.fork();
     let faults = Arc::new(Faults::none());
     let trial = Trial { faults: faults.clone(), ..Trial::default() };
