@@ -240,7 +240,7 @@ impl Vm {
 
     /// Waits for the task of the step before, if there was one and it is known.
     fn waits<O>(api: &Api, cursor: Option<&Value>) -> Result<Option<Step<O>>> {
-        let at = cursor.map(|cursor| At::deserialize(cursor)).transpose();
+        let at = cursor.map(At::deserialize).transpose();
         let at = at.map_err(|error| Error::invalid(format!("its cursor cannot be read: {error}")))?;
         match at {
             Some(At::Task(id)) if api.task_runs(&id)? => {
@@ -428,7 +428,7 @@ fn a_machine_of_somebody_elses_is_not_touched() {
     let theirs = Guest { description: "grandmother's photos".into(), memory: 512, running: true, ..Guest::default() };
     lab.world.change(|pve| pve.vms.insert(101, theirs));
     let before = lab.world.sight();
-    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"create lab::pve::::pve:vm::one: pve:vm pve/101 exists already and is not ours: it bears the mark grandmother's photos, which is not ours; it was not touched [take it over with `import`, give ours another name, or remove the other one by hand]");
+    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"create lab::pve::::pve:vm::one: pve:vm pve/101 exists already and is not ours: it bears the mark grandmother's photos, which is not ours; it was not touched [take it over with `import one pve/101`, give ours another name, or remove the other one by hand]");
     assert_eq!(lab.world.sight(), before);
     assert_eq!(lab.world.log(), [""; 0]);
     assert!(lab.bench.state().records.is_empty(), "what was never made is not recorded");
