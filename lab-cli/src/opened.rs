@@ -3,6 +3,7 @@
 use crate::invocation::Invocation;
 use crate::screen::Screen;
 use crate::trouble::Trouble;
+use lab_core::execute::journal::Cut;
 use lab_core::execute::lock::Lock;
 use lab_core::execute::{self, KeySource, LabDir, Ledger, Look, SavedPlan, Store};
 use lab_core::plan::{self, ForeignClaim, Observations, Plan, Request, Seen, Verb};
@@ -28,7 +29,19 @@ pub(crate) fn directory(invocation: &Invocation<'_>) -> LabDir {
 
 /// Returns the state of the stack without opening it for writing and without running the program.
 pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Look, Trouble> {
-    Ok(Store::look(&*directory(invocation).disk(), &invocation.stack(), &invocation.keys()?)?)
+    let look = Store::look(&*directory(invocation).disk(), &invocation.stack(), &invocation.keys()?)?;
+    passed_over(invocation, look.cut.as_ref(), "passed over");
+    Ok(look)
+}
+
+/// Says that the end of a journal was not read: of what it told, nothing is known.
+fn passed_over(invocation: &Invocation<'_>, cut: Option<&Cut>, done: &str) {
+    if let Some(cut) = cut {
+        invocation.screen.warning(&format!(
+            "the last {} bytes of {} are half written and are {done}: {}",
+            cut.bytes, cut.file, cut.why
+        ));
+    }
 }
 
 /// Opens the state of the stack for writing, without running the program. `verb` is what a second process is told.
@@ -36,12 +49,7 @@ pub(crate) fn write(invocation: &Invocation<'_>, verb: &str) -> Result<(Store, L
     let dir = directory(invocation);
     let lock = dir.lock(verb, SystemTime::now())?;
     let (store, cut) = dir.open(&invocation.stack(), invocation.keys()?)?;
-    if let Some(cut) = cut {
-        invocation.screen.warning(&format!(
-            "the last {} bytes of {} were half written and are cut off: {}",
-            cut.bytes, cut.file, cut.why
-        ));
-    }
+    passed_over(invocation, cut.as_ref(), "cut off");
     Ok((store, lock))
 }
 
@@ -49,7 +57,8 @@ impl Opened {
     /// Opens the stack for looking: nothing is written, not even a directory.
     pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Opened, Trouble> {
         let disk = directory(invocation).disk();
-        let (store, _) = Store::reading(&*disk, &invocation.stack(), invocation.keys()?)?;
+        let (store, cut) = Store::reading(&*disk, &invocation.stack(), invocation.keys()?)?;
+        passed_over(invocation, cut.as_ref(), "passed over");
         Opened::load(invocation, store, None, &mut |_| Ok(()))
     }
 

@@ -247,7 +247,7 @@ fn a_failure_says_what_where_why_and_goes_on_when_run_again() {
     assert_snapshot!(ran.err, @"
     error: failed to create memory:thing home/table (lab-cli/tests/homelab/mod.rs:26)
       cause: memory:thing table exists already and is not ours: it bears no mark of ours; it was not touched
-      try: take it over with `import`, give ours another name, or remove the other one by hand
+      try: take it over with `import home/table table`, give ours another name, or remove the other one by hand
     ");
     bench.world.take_away("cellar", "table");
     assert_eq!(bench.run(program, "up --yes").exit, 0);

@@ -480,7 +480,7 @@ fn a_deletion_goes_on_until_the_finalizer_is_done() {
 fn an_object_of_somebody_elses_is_not_touched() {
     let lab = Lab::<Site>::after(Some(none));
     plant(&lab, "lingering", theirs());
-    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"create lab::k8s::::kubernetes:thing::lingering: kubernetes:thing lingering exists already and is not ours: it bears no mark of ours; it was not touched [take it over with `import`, give ours another name, or remove the other one by hand]");
+    insta::assert_snapshot!(lab.failures(one, Verb::Up), @"create lab::k8s::::kubernetes:thing::lingering: kubernetes:thing lingering exists already and is not ours: it bears no mark of ours; it was not touched [take it over with `import lingering lingering`, give ours another name, or remove the other one by hand]");
     assert_eq!(object(&lab, "lingering", |object| (object.uid, object.text.clone())), (77, "somebody else's".into()));
     assert_eq!(lab.world.log(), ["create cluster v1"]);
 }

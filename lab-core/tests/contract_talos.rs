@@ -436,7 +436,7 @@ fn a_machine_of_another_cluster_is_not_touched() {
     let taken =
         |machines: &mut Machines| machines.nodes.get_mut(NODES[1]).map(|node| node.cluster = Some("school".into()));
     lab.world.change(taken);
-    insta::assert_snapshot!(lab.failures(ordered, Verb::Up), @"create lab::metal::::talos:machine::cp-2: talos:machine 10.0.0.2 exists already and is not ours: it belongs to the cluster school; it was not touched [take it over with `import`, give ours another name, or remove the other one by hand]");
+    insta::assert_snapshot!(lab.failures(ordered, Verb::Up), @"create lab::metal::::talos:machine::cp-2: talos:machine 10.0.0.2 exists already and is not ours: it belongs to the cluster school; it was not touched [take it over with `import cp-2 10.0.0.2`, give ours another name, or remove the other one by hand]");
     let touched: BTreeSet<_> = lab.world.log().into_iter().filter(|line| line.contains(NODES[1])).collect();
     assert_eq!(touched, BTreeSet::new());
     assert_eq!(bootstraps(&lab), [""; 0], "what needs all machines is not begun with two");

@@ -30,7 +30,7 @@ fn what_is_there_and_not_ours_is_adopted_only_by_import() {
     assert!(failures(&report)[0].contains("exists already and is not ours"), "{report:#?}");
     assert_eq!(
         report.failed[0].hint.as_deref().unwrap_or_default().split(',').next(),
-        Some("take it over with `import`")
+        Some("take it over with `import it it`")
     );
     assert_eq!(yard.log(), [""; 0]);
     assert_eq!(steps(&bench.preview(importing("theirs", Some("it")))), ["import it"]);

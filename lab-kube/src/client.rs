@@ -307,7 +307,7 @@ impl Client {
         };
         let timed = tokio::time::timeout(self.timeout, whole).await;
         let late = |_| error(call, perhaps, Problem::Timeout, &format!("{} s", self.timeout.as_secs_f32()));
-        let (head, body) = timed.map_err(late)??;
+        let (head, body) = timed.map_err(late).flatten().map_err(|error| self.at(error))?;
         if head.status.is_client_error() || head.status.is_server_error() {
             return Err(refused(call, &Status::read(head.status.as_u16(), &body)));
         }
@@ -315,6 +315,16 @@ impl Client {
             .map_err(|failure| error(call, perhaps, Problem::Answer, &format!("{}, {failure}", head.status)))?;
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(warning).collect();
         Ok(Answer { code: head.status, warnings, body })
+    }
+}
+
+impl Client {
+    /// Says which server it was that nothing came from.
+    fn at(&self, mut error: Error) -> Error {
+        if matches!(error.problem, Problem::Unreachable | Problem::Timeout | Problem::Certificate) {
+            error.message += &format!(" ({})", self.server.trim_end_matches('/'));
+        }
+        error
     }
 }
 

@@ -1,11 +1,12 @@
 //! The connections of a run: made when first needed, and shared.
 
 use super::ledger::Ledger;
-use crate::model::{AnyClient, Declared, Error, Event, Link, ProviderRecord, Result, connection};
+use crate::model::{AnyClient, Declared, Error, Event, Link, ProviderRecord, Result, connection, panic_text};
 use crate::plan::{known, realm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 /// The connections of a run, by what they lead to.
 pub(super) struct Connections {
@@ -45,7 +46,18 @@ impl Connections {
         let kind = self.declared.vocabulary.provider(&record.kind).ok_or_else(|| {
             Error::invalid(format!("this program does not know providers of the kind {}; name it with `.knows::<…>()`", record.kind))
         })?;
-        let client = kind.connect(&record.config, &self.declared.vault, self.link.clone()).await?;
+        let (kind, declared, link) = (kind.clone(), self.declared.clone(), self.link.clone());
+        // Beside this task, so that a provider that panics fails its own resources and nothing else.
+        let mut connecting = JoinSet::new();
+        connecting.spawn(async move { kind.connect(&record.config, &declared.vault, link).await });
+        let client = match connecting.join_next().await {
+            Some(Ok(connected)) => connected?,
+            Some(Err(error)) if error.is_panic() => {
+                let said = panic_text(&*error.into_panic());
+                return Err(Error::invalid(format!("the provider panicked while it connected: {said}")));
+            }
+            Some(Err(_)) | None => return Err(Error::unreachable("connecting was cancelled")),
+        };
         *slot = Some(client.clone());
         Ok(Connected { client, reached })
     }

@@ -502,7 +502,7 @@ fn read_header(bytes: &[u8], file: &str) -> Result<(Option<(u64, String)>, usize
         return Err(damaged("the file is empty"));
     }
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("its line has no end"))? + 1;
-    let header: Value = serde_json::from_slice(&bytes[..end - 1]).map_err(|error| damaged(&error.to_string()))?;
+    let header: Value = serde_json::from_slice(&bytes[..end - 1]).map_err(|_| damaged("its line is not JSON"))?;
     if header["magic"] != MAGIC {
         return Err(JournalError::Foreign { file: file.to_owned() });
     }

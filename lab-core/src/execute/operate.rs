@@ -132,7 +132,7 @@ impl Ground {
             },
             () = self.clock.sleep(left) => {
                 task.abort();
-                Err(Error::unreachable("there was no answer before the deadline").perhaps())
+                Err(Error::unreachable(CUT_SHORT).perhaps())
             }
             () = self.interrupt.abandoned() => {
                 task.abort();
@@ -518,8 +518,15 @@ impl Operation {
         } else {
             format!("{what} is not ours any more: {why}; it was not touched")
         };
-        let hint = "take it over with `import`, give ours another name, or remove the other one by hand";
-        self.refuse(ground, touched, error, Some(hint)).await
+        let hint = match &self.id {
+            Some(id) => format!(
+                "take it over with `import {} {}`, give ours another name, or remove the other one by hand",
+                self.urn.short(),
+                word(&id.0)
+            ),
+            None => "give ours another name, or remove the other one by hand".into(),
+        };
+        self.refuse(ground, touched, error, Some(&hint)).await
     }
 
     /// Fails. An operation of which no call can have had an effect ends; any other stays open for the next run.
@@ -560,11 +567,14 @@ impl Operation {
                 return Err(Halt::LeftBehind);
             }
             let waited = self.timeout.as_secs();
+            // An attempt that the deadline cut short has learned nothing; the one before says why.
+            let said = backoff.said.take().filter(|_| error.message == CUT_SHORT);
             return Err(Halt::Failed {
-                error: format!("{} (tried for {waited} s)", error.message),
+                error: format!("{} (tried for {waited} s)", said.unwrap_or_else(|| error.message.clone())),
                 hint: hint(error.class).map(str::to_owned),
             });
         }
+        backoff.said = Some(error.message.clone());
         ground.tell(Progress::Retrying { urn: self.urn.clone(), error: error.message.clone() });
         self.pause(ground, pause).await
     }
@@ -600,7 +610,12 @@ impl From<Verdict> for Looked {
 #[derive(Default)]
 struct Backoff {
     tries: u32,
+    /// What the last attempt failed with.
+    said: Option<String>,
 }
+
+/// What an attempt fails with that was not answered by the step's deadline.
+const CUT_SHORT: &str = "there was no answer before the deadline";
 
 impl Backoff {
     fn next(&mut self) -> Duration {
@@ -619,4 +634,10 @@ fn hint(class: Class) -> Option<&'static str> {
         Class::Invalid => None,
         Class::Gone => Some("plan again"),
     }
+}
+
+/// Writes an id as one word of a command line.
+fn word(id: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
+    if !id.is_empty() && id.chars().all(plain) { id.to_owned() } else { format!("'{}'", id.replace('\'', "'\\''")) }
 }

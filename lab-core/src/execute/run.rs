@@ -169,7 +169,7 @@ fn whole_run(plan: &Plan, error: &str) -> Failure {
         urn: Urn::new(&plan.stack, "", &[], "lab:stack", &plan.stack),
         action: "record",
         error: error.to_owned(),
-        hint: None,
+        hint: Some("see that the disk is in order and has room, then run it again: it goes on from what is stored".into()),
         place: None,
         open: false,
     }
