@@ -370,14 +370,13 @@ fn what_exists_already_is_taken_over_by_its_identity() {
     assert_eq!(bench.run(program, "up --yes").exit, 1, "it is somebody else's");
     let ran = bench.run(program, "import home/rack rack --yes");
     assert_eq!((ran.exit, ran.err.as_str()), (0, ""));
-    assert_snapshot!(ran.out, @r#"
+    assert_snapshot!(ran.out, @"
       memory / home
         = import memory:thing rack  lab-cli/tests/homelab/mod.rs:26
-            /: null -> {"calls":0,"claims":[],"create_first":false,"data":null,"fragile":false,"lingers":0,"lock":null,"name":"rack","outsid...
     homelab: 1 to import, 0 unchanged.
       = memory:thing home/rack imported
     homelab: 1 done.
-    "#);
+    ");
     assert_eq!(bench.run(program, "up --yes").exit, 0);
     assert_eq!(bench.world.count(), 2);
     let ran = bench.run(program, "import home/rack rack --yes");
