@@ -27,16 +27,8 @@ pub(crate) fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
     // Bare metal: three control planes, three workers. Installing wipes their disks, and the plan says so.
     let metal = stack.provider("metal", Talos::default());
     let cluster = metal.component("homelab").add(talos::Cluster {
-        control_plane: vec![
-            lan.host("talos-cp-1", 101)?,
-            lan.host("talos-cp-2", 140)?,
-            lan.host("talos-cp-3", 147)?,
-        ],
-        workers: vec![
-            lan.host("talos-work-1", 151)?,
-            lan.host("talos-work-2", 197)?,
-            lan.host("talos-work-3", 179)?,
-        ],
+        control_plane: vec![lan.host("talos-cp-1", 101)?, lan.host("talos-cp-2", 140)?, lan.host("talos-cp-3", 147)?],
+        workers: vec![lan.host("talos-work-1", 151)?, lan.host("talos-work-2", 197)?, lan.host("talos-work-3", 179)?],
         install_disk: "/dev/nvme0n1".into(),
         ..talos::Cluster::new(
             TalosVersion::V1_11.patch(2),
@@ -59,8 +51,7 @@ pub(crate) fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
     // Storage: the nodes' own disks for databases, the NAS for media.
     let disks = k8s.component("disks").add(LocalPath::new());
     let driver = k8s.component("nfs").add(NfsCsi::new());
-    let media =
-        k8s.resource("media").depends_on(&driver.ready).add(nfs::storage_class("10.69.1.163", "/mnt/media"));
+    let media = k8s.resource("media").depends_on(&driver.ready).add(nfs::storage_class("10.69.1.163", "/mnt/media"));
 
     let password = std::env::var("GRAFANA_PASSWORD").unwrap_or_else(|_| "change me".into());
     k8s.component("monitoring").depends_on(&metallb.ready).add(Monitoring {

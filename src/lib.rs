@@ -54,9 +54,7 @@ pub use lab_talos as talos;
 /// What nearly every program needs.
 pub mod prelude {
     pub use crate::Lab;
-    pub use lab_core::{
-        Component, Handle, Input, Output, ProgramError, Scope, Secret, Stack, Subnet,
-    };
+    pub use lab_core::{Component, Handle, Input, Output, ProgramError, Scope, Secret, Stack, Subnet};
     pub use serde::{Deserialize, Serialize};
     pub use std::process::ExitCode;
 }

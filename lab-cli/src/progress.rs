@@ -103,7 +103,8 @@ impl Shown {
                 let took = self.end(urn);
                 let left = " left where it stands";
                 let name = format!(" {}", name(urn));
-                self.screen.line(1, &[(Tone::Warning, "‖"), (Tone::Plain, &name), (Tone::Faint, left), (Tone::Faint, &took)]);
+                self.screen
+                    .line(1, &[(Tone::Warning, "‖"), (Tone::Plain, &name), (Tone::Faint, left), (Tone::Faint, &took)]);
             }
             Progress::NotStarted { urn, action: _, why } => {
                 self.not_started.entry(why.clone()).or_default().push(name(urn));

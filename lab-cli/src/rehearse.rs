@@ -99,10 +99,7 @@ fn keep(invocation: &Invocation<'_>, simulated: &Simulated, state: &Path, key: &
         Route::Direct | Route::Nowhere => None,
     };
     let clock = simulated.link.clock.to_string();
-    screen.event(
-        "kept",
-        json!({"proxy": proxy, "clock": clock, "state": state, "key": key, "reach": simulated.reach}),
-    );
+    screen.event("kept", json!({"proxy": proxy, "clock": clock, "state": state, "key": key, "reach": simulated.reach}));
     screen.line(0, &[(Tone::Strong, "The simulated lab keeps running until ^C. In another terminal:")]);
     let command = std::env::current_exe().map_or_else(|_| invocation.name.clone(), |path| path.display().to_string());
     let option = proxy.map(|proxy| format!(" --proxy {proxy}")).unwrap_or_default();

@@ -35,14 +35,13 @@ pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Re
 
 fn read(file: &Path) -> Result<SavedPlan, Trouble> {
     let shown = file.display().to_string();
-    let bytes =
-        std::fs::read(file).map_err(|error| {
-            let trouble = Trouble::new(format!("failed to read the plan {shown}")).because(&error);
-            match error.kind() {
-                std::io::ErrorKind::NotFound => trouble.hint(format!("`preview --out {shown}` makes it")),
-                _ => trouble,
-            }
-        })?;
+    let bytes = std::fs::read(file).map_err(|error| {
+        let trouble = Trouble::new(format!("failed to read the plan {shown}")).because(&error);
+        match error.kind() {
+            std::io::ErrorKind::NotFound => trouble.hint(format!("`preview --out {shown}` makes it")),
+            _ => trouble,
+        }
+    })?;
     Ok(SavedPlan::from_bytes(&shown, &bytes)?)
 }
 

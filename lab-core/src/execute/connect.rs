@@ -44,7 +44,10 @@ impl Connections {
             return Ok(Connected { client: client.clone(), reached });
         }
         let kind = self.declared.vocabulary.provider(&record.kind).ok_or_else(|| {
-            Error::invalid(format!("this program does not know providers of the kind {}; name it with `.knows::<…>()`", record.kind))
+            Error::invalid(format!(
+                "this program does not know providers of the kind {}; name it with `.knows::<…>()`",
+                record.kind
+            ))
         })?;
         let (kind, declared, link) = (kind.clone(), self.declared.clone(), self.link.clone());
         // Beside this task, so that a provider that panics fails its own resources and nothing else.
@@ -71,7 +74,9 @@ impl Connections {
             }
         }
         self.ledger.with(|store| store.state().providers.get(key).cloned()).ok_or_else(|| {
-            Error::invalid(format!("nothing says how provider {name} is reached: its configuration needs what is not there"))
+            Error::invalid(format!(
+                "nothing says how provider {name} is reached: its configuration needs what is not there"
+            ))
         })
     }
 }

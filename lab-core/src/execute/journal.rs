@@ -376,7 +376,6 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-
 fn file_name(name: &str) -> String {
     format!("{name}.journal")
 }

@@ -23,7 +23,9 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
     for node in &declared.nodes {
         let NodeKind::Read(query) = &node.kind else { continue };
         let values = ledger.values();
-        let (Ok(inputs), Ok(place)) = (known(&node.inputs, &declared, &values), realm(&node.provider, &declared, &values)) else {
+        let (Ok(inputs), Ok(place)) =
+            (known(&node.inputs, &declared, &values), realm(&node.provider, &declared, &values))
+        else {
             continue;
         };
         let ask = async {
@@ -74,13 +76,7 @@ fn collect(look: Option<Result<(Urn, Option<Seen>), tokio::task::JoinError>>, ob
     }
 }
 
-async fn look(
-    urn: &Urn,
-    record: &Record,
-    connections: &Connections,
-    declared: &Declared,
-    link: &Link,
-) -> Option<Seen> {
+async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &Declared, link: &Link) -> Option<Seen> {
     let vault = &declared.vault;
     let unknown = |why: &str| Some(Seen::Unknown(vault.scrub(why)));
     let Some(kind) = declared.vocabulary.kind(&record.spec.kind) else {

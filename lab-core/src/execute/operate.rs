@@ -89,7 +89,10 @@ pub(super) enum Ending {
 
 /// What ended a sequence of calls.
 enum Halt {
-    Failed { error: String, hint: Option<String> },
+    Failed {
+        error: String,
+        hint: Option<String>,
+    },
     Interrupted,
     Stopped,
     /// It stays where it is, and in the state, though its container goes.
@@ -187,7 +190,9 @@ impl Operation {
                     Looked::Absent if self.deed == Deed::Delete => return self.gone(ground).await,
                     Looked::Absent if self.deed == Deed::Update => return self.vanished(ground).await,
                     Looked::Absent if self.deed == Deed::Import => {
-                        return self.refuse(ground, touched, "there is nothing with this identity to import".into(), None).await;
+                        return self
+                            .refuse(ground, touched, "there is nothing with this identity to import".into(), None)
+                            .await;
                     }
                     Looked::Absent => {
                         exists = false;
@@ -300,14 +305,22 @@ impl Operation {
             let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await?;
             match found {
                 Ok(found) => return Ok(Looked::from(judge(found, &self.expected))),
-                Err(error) if error.class == Class::Gone => return Ok(Looked::from(judge(Found::Absent, &self.expected))),
+                Err(error) if error.class == Class::Gone => {
+                    return Ok(Looked::from(judge(Found::Absent, &self.expected)));
+                }
                 Err(error) => self.pass(ground, deadline, backoff, error).await?,
             }
         }
     }
 
     /// Passes over a failure to learn anything, if it may pass.
-    async fn pass(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff, error: Error) -> Result<(), Halt> {
+    async fn pass(
+        &mut self,
+        ground: &Ground,
+        deadline: SystemTime,
+        backoff: &mut Backoff,
+        error: Error,
+    ) -> Result<(), Halt> {
         match error.class {
             Class::Again | Class::Unreachable | Class::Conflict | Class::Gone => {
                 self.retry(ground, deadline, backoff, &error).await
@@ -318,7 +331,11 @@ impl Operation {
         }
     }
 
-    async fn connect(&self, ground: &Ground, deadline: SystemTime) -> Result<Result<(AnyClient, Option<Event>), Error>, Halt> {
+    async fn connect(
+        &self,
+        ground: &Ground,
+        deadline: SystemTime,
+    ) -> Result<Result<(AnyClient, Option<Event>), Error>, Halt> {
         // Connecting changes nothing outside, so it is not a call that faults are counted for.
         let connected = ground.connections.to(&self.spec.provider, &self.spec.realm);
         let left = deadline.duration_since(ground.clock.now()).unwrap_or_default();
@@ -361,7 +378,8 @@ impl Operation {
         };
         let mut events = Vec::new();
         if !self.kind.generated()
-            && let Ok((_, Some(reached))) = self.connect(ground, ground.clock.now() + ground.clock.patience(self.timeout)).await?
+            && let Ok((_, Some(reached))) =
+                self.connect(ground, ground.clock.now() + ground.clock.patience(self.timeout)).await?
         {
             events.push(reached);
         }
@@ -381,7 +399,12 @@ impl Operation {
         Ok(())
     }
 
-    async fn step(&self, ground: &Ground, deadline: SystemTime, exists: bool) -> Result<Result<Step<Value>, Error>, Halt> {
+    async fn step(
+        &self,
+        ground: &Ground,
+        deadline: SystemTime,
+        exists: bool,
+    ) -> Result<Result<Step<Value>, Error>, Halt> {
         if ground.interrupt.asked() {
             return Err(Halt::Interrupted);
         }
@@ -406,10 +429,18 @@ impl Operation {
     }
 
     /// Makes durable where the operation stands.
-    async fn stand(&mut self, ground: &Ground, cursor: Value, made: Option<crate::model::Made<Value>>) -> Result<(), Halt> {
+    async fn stand(
+        &mut self,
+        ground: &Ground,
+        cursor: Value,
+        made: Option<crate::model::Made<Value>>,
+    ) -> Result<(), Halt> {
         let text = cursor.to_string();
         if ground.vault.scrub(&text) != text {
-            return Err(Halt::from(format!("{} put a secret into its cursor, which is stored in clear", self.kind.name())));
+            return Err(Halt::from(format!(
+                "{} put a secret into its cursor, which is stored in clear",
+                self.kind.name()
+            )));
         }
         let made = made.map(|made| self.record(ground, made));
         if let Some(made) = &made {
@@ -456,7 +487,8 @@ impl Operation {
             // Nothing had to be called, yet the state says it was begun by nobody: begin and end are one frame.
             self.begin(ground).await?;
         }
-        let event = Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false };
+        let event =
+            Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false };
         ground.ledger.commit(vec![event]).await?;
         Ok(())
     }
@@ -492,9 +524,9 @@ impl Operation {
     }
 
     fn forgotten(&self, ground: &Ground) -> Event {
-        let named = ground.ledger.with(|store| {
-            store.state().records.get(&self.urn).is_some_and(|record| record.mark == self.mark)
-        });
+        let named = ground
+            .ledger
+            .with(|store| store.state().records.get(&self.urn).is_some_and(|record| record.mark == self.mark));
         if named {
             Event::Forgot { urns: vec![self.urn.clone()], marks: Vec::new() }
         } else {
@@ -512,7 +544,8 @@ impl Operation {
     }
 
     async fn foreign(&mut self, ground: &Ground, touched: bool, why: String) -> Result<(), Halt> {
-        let what = self.id.as_ref().map_or_else(|| self.kind.name().to_owned(), |id| format!("{} {id}", self.kind.name()));
+        let what =
+            self.id.as_ref().map_or_else(|| self.kind.name().to_owned(), |id| format!("{} {id}", self.kind.name()));
         let error = if self.deed.makes() {
             format!("{what} exists already and is not ours: {why}; it was not touched")
         } else {
@@ -553,14 +586,23 @@ impl Operation {
         self.pause(ground, pause).await
     }
 
-    async fn retry(&mut self, ground: &Ground, deadline: SystemTime, backoff: &mut Backoff, error: &Error) -> Result<(), Halt> {
+    async fn retry(
+        &mut self,
+        ground: &Ground,
+        deadline: SystemTime,
+        backoff: &mut Backoff,
+        error: &Error,
+    ) -> Result<(), Halt> {
         let pause = backoff.next();
         if ground.clock.now() + pause >= deadline {
             if self.may_leave && error.class == Class::Unreachable {
                 ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
                 ground.tell(Progress::Warning {
                     urn: Some(self.urn.clone()),
-                    message: format!("it was left behind: {}; delete it by hand, then `state forget` it", error.message),
+                    message: format!(
+                        "it was left behind: {}; delete it by hand, then `state forget` it",
+                        error.message
+                    ),
                 });
                 self.begun = false;
                 // The plan said that it may come to this: what contains it goes all the same.
@@ -628,7 +670,9 @@ impl Backoff {
 fn hint(class: Class) -> Option<&'static str> {
     match class {
         Class::Again => Some("the next `up` goes on from here"),
-        Class::Unreachable => Some("check that it is switched on and reachable; nothing is taken to be gone because of this"),
+        Class::Unreachable => {
+            Some("check that it is switched on and reachable; nothing is taken to be gone because of this")
+        }
         Class::Unauthorised => Some("check the credentials of its provider"),
         Class::Conflict => Some("somebody else changed it at the same time; plan again"),
         Class::Invalid => None,

@@ -6,9 +6,7 @@ use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
 use super::progress::{Progress, STREAM, Sink, silent};
 use super::seal::Ids;
-use crate::model::{
-    Begun, Deed, Declared, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Urn, Why,
-};
+use crate::model::{Begun, Declared, Deed, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Urn, Why};
 use crate::plan::{self, Action, Expected, Outcome, Plan, Resolved, Verb, known, realm, verb};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +117,11 @@ pub struct Failure {
 impl Report {
     /// Returns true when everything that was planned is done.
     pub fn complete(&self) -> bool {
-        self.failed.is_empty() && self.left.is_empty() && self.not_started.is_empty() && !self.interrupted && !self.stopped
+        self.failed.is_empty()
+            && self.left.is_empty()
+            && self.not_started.is_empty()
+            && !self.interrupted
+            && !self.stopped
     }
 }
 
@@ -160,7 +162,11 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
             report.failed.push(whole_run(plan, &declared.vault.scrub(&error)));
         }
     }
-    told(&Progress::Ended { done: report.done.len(), failed: report.failed.len(), not_started: report.not_started.len() });
+    told(&Progress::Ended {
+        done: report.done.len(),
+        failed: report.failed.len(),
+        not_started: report.not_started.len(),
+    });
     report
 }
 
@@ -169,7 +175,9 @@ fn whole_run(plan: &Plan, error: &str) -> Failure {
         urn: Urn::new(&plan.stack, "", &[], "lab:stack", &plan.stack),
         action: "record",
         error: error.to_owned(),
-        hint: Some("see that the disk is in order and has room, then run it again: it goes on from what is stored".into()),
+        hint: Some(
+            "see that the disk is in order and has room, then run it again: it goes on from what is stored".into(),
+        ),
         place: None,
         open: false,
     }
@@ -267,7 +275,8 @@ impl Walk<'_> {
                 self.tell(Progress::Started { urn: steps[n].urn.clone(), action: verb(&steps[n].action) });
                 let ground = self.ground.clone();
                 let (ledger, news) = (self.ledger.clone(), news.clone());
-                let created: Arc<dyn Fn() + Send + Sync> = Arc::new(move || news.send(News::Created(n)).unwrap_or_default());
+                let created: Arc<dyn Fn() + Send + Sync> =
+                    Arc::new(move || news.send(News::Created(n)).unwrap_or_default());
                 let task = running.spawn(async move {
                     let (ending, same) = carry_out(work, &ground, &ledger, created).await;
                     (n, ending, same)
@@ -400,7 +409,8 @@ impl Walk<'_> {
                 let record = record.ok_or("what was begun is not in the state")?;
                 let open = record.open.as_deref().ok_or("what was begun has ended")?.clone();
                 let resolved = self.resolve(n, Some(&record))?;
-                let mut operation = self.making(n, open.begun.deed, record.id.clone().or(open.begun.id.clone()), resolved)?;
+                let mut operation =
+                    self.making(n, open.begun.deed, record.id.clone().or(open.begun.id.clone()), resolved)?;
                 resume(&mut operation, op, &record, &open.begun, open.cursor.clone());
                 Ok(Work::Operate(Box::new(operation), None))
             }
@@ -424,7 +434,11 @@ impl Walk<'_> {
                 }
             }
             Action::Delete { why, may_leave, condemned, .. } => {
-                let record = if *condemned { self.condemned(n)? } else { record.ok_or("what is to be deleted is not in the state")? };
+                let record = if *condemned {
+                    self.condemned(n)?
+                } else {
+                    record.ok_or("what is to be deleted is not in the state")?
+                };
                 let mut operation = self.deleting(&step.urn, &record, *why)?;
                 operation.may_leave = *may_leave;
                 operation.consent = step.destroys.clone();
@@ -486,9 +500,11 @@ impl Walk<'_> {
         let mark = step.mark.as_ref().ok_or("the plan does not say which")?;
         let found = self.ledger.with(|store| {
             let state = store.state();
-            state.condemned.get(mark).map(|condemned| condemned.record.clone()).or_else(|| {
-                state.records.get(&step.urn).filter(|record| record.mark == *mark).cloned()
-            })
+            state
+                .condemned
+                .get(mark)
+                .map(|condemned| condemned.record.clone())
+                .or_else(|| state.records.get(&step.urn).filter(|record| record.mark == *mark).cloned())
         });
         found.ok_or_else(|| "what is to be deleted is not in the state".into())
     }
@@ -530,7 +546,13 @@ impl Walk<'_> {
         })
     }
 
-    fn making(&self, n: usize, deed: Deed, id: Option<crate::model::Id>, resolved: Resolved) -> Result<Operation, String> {
+    fn making(
+        &self,
+        n: usize,
+        deed: Deed,
+        id: Option<crate::model::Id>,
+        resolved: Resolved,
+    ) -> Result<Operation, String> {
         let step = &self.plan.steps[n];
         let natural = || {
             let node = self.declared.vocabulary.kind(&resolved.spec.kind)?;
@@ -625,7 +647,6 @@ impl Walk<'_> {
     }
 }
 
-
 /// Makes `operation` the one that is open.
 fn resume(operation: &mut Operation, op: &Mark, record: &Record, begun: &Begun, cursor: Option<Value>) {
     operation.op = op.clone();
@@ -695,7 +716,10 @@ impl Question {
                         Event::Answered { urn, answer } => store.state().answers.get(urn) == Some(answer),
                         _ => false,
                     });
-                    if self.record && !known && let Err(error) = ground.ledger.commit(vec![answered]).await {
+                    if self.record
+                        && !known
+                        && let Err(error) = ground.ledger.commit(vec![answered]).await
+                    {
                         return Ending::Failed { error, hint: None, open: false };
                     }
                     return Ending::Done;
@@ -704,7 +728,9 @@ impl Question {
                     said = ground.vault.scrub(&why);
                     pause
                 }
-                Err(error) if matches!(error.class, crate::model::Class::Invalid | crate::model::Class::Unauthorised) => {
+                Err(error)
+                    if matches!(error.class, crate::model::Class::Invalid | crate::model::Class::Unauthorised) =>
+                {
                     return Ending::Failed { error: ground.vault.scrub(&error.message), hint: None, open: false };
                 }
                 Err(error) => {

@@ -5,8 +5,8 @@
 
 use super::disk::{make_dir, sync_dir};
 use super::journal::sha256;
-use crate::model::hex;
 use super::lock::rfc3339;
+use crate::model::hex;
 use age::secrecy::ExposeSecret;
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor};

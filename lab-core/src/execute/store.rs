@@ -155,7 +155,11 @@ impl Store {
         };
         if self.broken {
             // The state in memory is ahead of the file; only reading the file again brings them together.
-            return Err(JournalError::Poisoned { file: self.stack.clone(), earlier: "an earlier record could not be written".into() }.into());
+            return Err(JournalError::Poisoned {
+                file: self.stack.clone(),
+                earlier: "an earlier record could not be written".into(),
+            }
+            .into());
         }
         let mut records: Vec<Value> = Vec::new();
         let mut sealed: Vec<Event> = Vec::new();
@@ -163,7 +167,9 @@ impl Store {
             let record = serde_json::to_value(event).map_err(|error| Illegal(error.to_string()))?;
             for fingerprint in secret_fingerprints(&record) {
                 if self.state.secrets.contains_key(&fingerprint)
-                    || sealed.iter().any(|event| matches!(event, Event::Sealed { fingerprint: f, .. } if *f == fingerprint))
+                    || sealed
+                        .iter()
+                        .any(|event| matches!(event, Event::Sealed { fingerprint: f, .. } if *f == fingerprint))
                 {
                     continue;
                 }
@@ -244,7 +250,9 @@ fn replay(stack: &str, snapshot: Option<&Value>, frames: &[Vec<Value>]) -> Resul
         why: error.to_string(),
     };
     let mut state = match snapshot {
-        Some(snapshot) => serde_json::from_value(snapshot.clone()).map_err(|error| unknown("the snapshot".into(), error))?,
+        Some(snapshot) => {
+            serde_json::from_value(snapshot.clone()).map_err(|error| unknown("the snapshot".into(), error))?
+        }
         None => State::default(),
     };
     for (frame, records) in frames.iter().enumerate() {
@@ -268,7 +276,9 @@ fn vault(stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreErr
     let fail = |source| StoreError::Keys { stack: stack.to_owned(), source };
     let keys = keys.for_opening().map_err(fail)?;
     let key = keys.open(sealed).map_err(fail)?;
-    let key = key.try_into().map_err(|_| fail(SealError::Damaged { what: "the fingerprint key has another length".into() }))?;
+    let key = key
+        .try_into()
+        .map_err(|_| fail(SealError::Damaged { what: "the fingerprint key has another length".into() }))?;
     let vault = Vault::new(key);
     let secrets: BTreeMap<String, String> = state.secrets.clone();
     vault.unseal_with(secrets, move |sealed| {

@@ -218,7 +218,8 @@ impl<P: Provider, R: Resource<P>> Typed<P, R> {
 }
 
 fn seal<O: Serialize>(outputs: &O, vault: &Vault) -> Result<Value> {
-    value::encode(outputs, vault).map_err(|error| Error::invalid(format!("its outputs cannot be stored: {error}")).perhaps())
+    value::encode(outputs, vault)
+        .map_err(|error| Error::invalid(format!("its outputs cannot be stored: {error}")).perhaps())
 }
 
 fn seal_made<O: Serialize>(made: Made<O>, vault: &Vault) -> Result<Made<Value>> {

@@ -43,6 +43,6 @@ pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, diges
 
 pub(crate) use erased::panic_text;
 pub(crate) use value::{
-    Marked, at as value_at, hex, fill, map_secrets, overlay, put as put_value, remove as remove_value, same_secret, seal_live, secret_marker, secret_value,
-    secrets as secret_fingerprints,
+    Marked, at as value_at, fill, hex, map_secrets, overlay, put as put_value, remove as remove_value, same_secret,
+    seal_live, secret_marker, secret_value, secrets as secret_fingerprints,
 };

@@ -18,7 +18,10 @@ enum Kind<T> {
     Known(T),
     /// Read back from a marker: only good for being written again.
     Marker(usize),
-    Computed { sources: BTreeSet<Urn>, eval: Arc<Eval<T>> },
+    Computed {
+        sources: BTreeSet<Urn>,
+        eval: Arc<Eval<T>>,
+    },
 }
 
 type Eval<T> = dyn Fn(&dyn Lookup) -> Result<T, Unresolved> + Send + Sync;

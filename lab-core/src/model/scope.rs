@@ -95,8 +95,7 @@ impl Stack {
                 .map_err(|error| ProgramError::new(format!("what the program returns cannot be stored: {error}")))?
         };
         let draft = stack.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let expressions =
-            std::mem::take(&mut *stack.expressions.lock().unwrap_or_else(PoisonError::into_inner));
+        let expressions = std::mem::take(&mut *stack.expressions.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Declared {
             stack: stack.name,
             nodes: draft.nodes,

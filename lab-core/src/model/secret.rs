@@ -28,7 +28,10 @@ impl<T> Secret<T> {
     /// There, [`Secret::map`] computes one secret from another.
     #[track_caller]
     pub fn expose(&self) -> &T {
-        assert!(!value::Session::is_aside(), "a secret is exposed in the closure of an output; use `Secret::map` there");
+        assert!(
+            !value::Session::is_aside(),
+            "a secret is exposed in the closure of an output; use `Secret::map` there"
+        );
         &self.0
     }
 

@@ -588,7 +588,8 @@ impl State {
                 let succeeds = record.succeeds.clone();
                 self.strike(urn, &mark);
                 // What it was to succeed has its name back.
-                let stands = |old: &Condemned| old.record.open.as_ref().is_none_or(|open| open.begun.deed != Deed::Delete);
+                let stands =
+                    |old: &Condemned| old.record.open.as_ref().is_none_or(|open| open.begun.deed != Deed::Delete);
                 if let Some(old) = succeeds.filter(|mark| self.condemned.get(mark).is_some_and(stands))
                     && let Some(old) = self.condemned.remove(&old)
                 {
@@ -633,7 +634,9 @@ impl State {
             return Err(Illegal(format!("{from} was moved, which is not in the state")));
         }
         let mut to = BTreeSet::new();
-        if let Some((_, to)) = moves.iter().find(|(_, urn)| !to.insert(urn) || (self.records.contains_key(urn) && !from.contains(urn))) {
+        if let Some((_, to)) =
+            moves.iter().find(|(_, urn)| !to.insert(urn) || (self.records.contains_key(urn) && !from.contains(urn)))
+        {
             return Err(Illegal(format!("something was moved to {to}, which is taken")));
         }
         let moved: Vec<_> = moves.iter().filter_map(|(from, to)| Some((to, self.records.remove(from)?))).collect();

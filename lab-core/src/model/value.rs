@@ -221,7 +221,9 @@ fn disguises(secret: &str) -> Vec<String> {
         let bytes = [&[0; 3][..before], secret.as_bytes()].concat();
         let certain = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
         for engine in [BASE64_STANDARD, BASE64_URL_SAFE] {
-            forms.extend(engine.encode(&bytes).get(certain.clone()).filter(|form| form.len() >= SHORTEST).map(str::to_owned));
+            forms.extend(
+                engine.encode(&bytes).get(certain.clone()).filter(|form| form.len() >= SHORTEST).map(str::to_owned),
+            );
         }
     }
     forms
@@ -355,7 +357,8 @@ pub(crate) fn write_unknown(expression: Expression) -> std::result::Result<Value
     OPEN.with(|cell| {
         let mut cell = cell.borrow_mut();
         let open = cell.as_mut().ok_or("an output cannot be serialised outside the engine: it is not known yet")?;
-        let expressions = open.expressions.as_ref().ok_or("an output cannot stand here: only resources may hold one")?;
+        let expressions =
+            open.expressions.as_ref().ok_or("an output cannot stand here: only resources may hold one")?;
         let mut expressions = expressions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         expressions.push(expression);
         open.written += 1;
@@ -453,20 +456,19 @@ pub(crate) fn seal_live(inputs: &Value, live: &Value, vault: &Vault) -> Value {
             Value::String(vault.scrub(&live.to_string()))
         }
         (_, Value::Object(inputs), Value::Object(live)) => {
-            let sealed = live.iter().map(|(key, live)| {
-                (key.clone(), seal_live(inputs.get(key).unwrap_or(&Value::Null), live, vault))
-            });
+            let sealed = live
+                .iter()
+                .map(|(key, live)| (key.clone(), seal_live(inputs.get(key).unwrap_or(&Value::Null), live, vault)));
             Value::Object(sealed.collect())
         }
         (_, inputs, Value::Array(live)) => {
-            let sealed = live.iter().enumerate().map(|(n, live)| {
-                seal_live(inputs.get(n).unwrap_or(&Value::Null), live, vault)
-            });
+            let sealed =
+                live.iter().enumerate().map(|(n, live)| seal_live(inputs.get(n).unwrap_or(&Value::Null), live, vault));
             Value::Array(sealed.collect())
         }
-        (_, _, Value::Object(live)) => Value::Object(
-            live.iter().map(|(key, live)| (key.clone(), seal_live(&Value::Null, live, vault))).collect(),
-        ),
+        (_, _, Value::Object(live)) => {
+            Value::Object(live.iter().map(|(key, live)| (key.clone(), seal_live(&Value::Null, live, vault))).collect())
+        }
         (_, _, Value::String(text)) => Value::String(vault.scrub(text)),
         (_, _, leaf) => leaf.clone(),
     }
@@ -537,7 +539,9 @@ fn count_markers(value: &Value) -> std::result::Result<usize, String> {
     });
     match stray {
         None => Ok(count),
-        Some(path) => Err(format!("at {path} stands a key that begins with {RESERVED:?}, which is reserved (or an output under `flatten`)")),
+        Some(path) => Err(format!(
+            "at {path} stands a key that begins with {RESERVED:?}, which is reserved (or an output under `flatten`)"
+        )),
     }
 }
 

@@ -39,7 +39,13 @@ pub(super) fn clashes(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
             problems.push(Problem {
                 urn: Some(if *b_foreign { a.urn.clone() } else { b.urn.clone() }),
                 places: vec![a.place.clone(), b.place.clone()],
-                message: format!("{} of {} overlaps {} of {}", a.claim, who(a, *a_foreign), b.claim, who(b, *b_foreign)),
+                message: format!(
+                    "{} of {} overlaps {} of {}",
+                    a.claim,
+                    who(a, *a_foreign),
+                    b.claim,
+                    who(b, *b_foreign)
+                ),
                 hint: Some("give one of them another place".into()),
             });
         }

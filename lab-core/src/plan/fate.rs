@@ -1,6 +1,8 @@
 //! What will have become of each resource: what others may read of it while planning.
 
-use crate::model::{Declared, Lookup, Mark, Path, Unresolved, Urn, Vault, fill, markers, panic_text, put_value, value_at};
+use crate::model::{
+    Declared, Lookup, Mark, Path, Unresolved, Urn, Vault, fill, markers, panic_text, put_value, value_at,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +69,9 @@ impl Twist<'_> {
         match value {
             Value::Null => Value::Null,
             Value::Bool(bit) => json!(!bit),
-            Value::Number(n) => n.as_u64().map_or_else(|| n.clone().into(), |n| json!(n.wrapping_add(1 + u64::from(self.round)))),
+            Value::Number(n) => {
+                n.as_u64().map_or_else(|| n.clone().into(), |n| json!(n.wrapping_add(1 + u64::from(self.round))))
+            }
             Value::String(text) => self.text(text).into(),
             Value::Array(list) => list.iter().map(|value| self.value(value)).collect(),
             Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), self.value(value))).collect(),
@@ -76,8 +80,12 @@ impl Twist<'_> {
 
     fn text(&self, text: &str) -> String {
         match text.parse::<std::net::IpAddr>() {
-            Ok(std::net::IpAddr::V4(v4)) => std::net::Ipv4Addr::from_bits(v4.to_bits() ^ (1 + u32::from(self.round))).to_string(),
-            Ok(std::net::IpAddr::V6(v6)) => std::net::Ipv6Addr::from_bits(v6.to_bits() ^ (1 + u128::from(self.round))).to_string(),
+            Ok(std::net::IpAddr::V4(v4)) => {
+                std::net::Ipv4Addr::from_bits(v4.to_bits() ^ (1 + u32::from(self.round))).to_string()
+            }
+            Ok(std::net::IpAddr::V6(v6)) => {
+                std::net::Ipv6Addr::from_bits(v6.to_bits() ^ (1 + u128::from(self.round))).to_string()
+            }
             Err(_) => format!("{text}~{}", self.round),
         }
     }
@@ -100,7 +108,8 @@ impl Fates {
                     .unwrap_or_else(|panic| Err(Unresolved::Failed(format!("it panicked: {}", panic_text(&*panic)))))
             };
             let computed = compute(None).and_then(|value| {
-                let moving = expression.sources.iter().any(|urn| self.0.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
+                let moving =
+                    expression.sources.iter().any(|urn| self.0.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
                 let vault = &declared.vault;
                 let holds = !moving || (0..2).all(|round| compute(Some(Twist { vault, round })).as_ref() == Ok(&value));
                 if holds { Ok(value) } else { Err(Unresolved::Unknown(Urn::from(""))) }

@@ -107,10 +107,8 @@ fn cycle(declared: &Declared, graph: &DiGraphMap<usize, ()>, start: usize, ring:
     let mut path = vec![start];
     let mut at = start;
     loop {
-        let mut needs: Vec<usize> = graph
-            .neighbors_directed(at, petgraph::Direction::Incoming)
-            .filter(|n| ring.contains(n))
-            .collect();
+        let mut needs: Vec<usize> =
+            graph.neighbors_directed(at, petgraph::Direction::Incoming).filter(|n| ring.contains(n)).collect();
         needs.sort_unstable();
         let next = needs.iter().copied().find(|n| !path.contains(n)).or_else(|| needs.first().copied());
         let Some(next) = next else { break };

@@ -8,8 +8,8 @@ use super::graph::Graph;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
 use super::{moves, order, roll, select};
 use crate::model::{
-    Change, Condemned, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order,
-    Path, Realm, Record, Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
+    Change, Condemned, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order, Path, Realm,
+    Record, Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -125,7 +125,11 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
 fn recorded_claims(state: &State) -> Vec<Held> {
     let hold = |urn: &Urn, record: &Record| {
         let place = record.spec.place.clone();
-        record.spec.claims.iter().map(move |claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() })
+        record
+            .spec
+            .claims
+            .iter()
+            .map(move |claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() })
             .collect::<Vec<_>>()
     };
     state.records.iter().flat_map(|(urn, record)| hold(urn, record)).collect()
@@ -193,7 +197,10 @@ impl<'a> Planner<'a> {
             Some(record) if record.spec.version > wanted.spec.version => {
                 let message = format!(
                     "{} was recorded by version {} of {}, this program knows version {}",
-                    node.urn.short(), record.spec.version, record.spec.kind, wanted.spec.version
+                    node.urn.short(),
+                    record.spec.version,
+                    record.spec.kind,
+                    wanted.spec.version
                 );
                 self.problem(node, message, Some("run a program built with the newer version of lab"));
             }
@@ -205,9 +212,13 @@ impl<'a> Planner<'a> {
                     Deed::Delete if !wanted.realm_known || record.spec.realm != wanted.spec.realm => {
                         self.elsewhere(wanted, record);
                     }
-                    Deed::Delete => self.replace(wanted, record, Order::DeleteFirst, Impact::default(), vec![
-                        "its deletion was begun and has to be finished first".into(),
-                    ]),
+                    Deed::Delete => self.replace(
+                        wanted,
+                        record,
+                        Order::DeleteFirst,
+                        Impact::default(),
+                        vec!["its deletion was begun and has to be finished first".into()],
+                    ),
                 },
                 None if record.status == Status::Gone => {
                     self.forget(&node.urn, record, false, "it is gone");
@@ -271,10 +282,16 @@ impl<'a> Planner<'a> {
             remove_value(&mut inputs, &Path::from(*path));
         });
         // What is only sent once is no reason for anything to be unknown.
-        let unknown: Vec<Unknown> = filled.unknown.into_iter().filter(|unknown| value_at(&inputs, &unknown.path).is_some()).collect();
+        let unknown: Vec<Unknown> =
+            filled.unknown.into_iter().filter(|unknown| value_at(&inputs, &unknown.path).is_some()).collect();
         let mut ask = |what: &str, error: String| {
             let message = format!("{what} of {} cannot be told: {}", node.urn.short(), vault.scrub(&error));
-            self.problems.push(Problem { urn: Some(node.urn.clone()), places: vec![node.place.clone()], message, hint: None });
+            self.problems.push(Problem {
+                urn: Some(node.urn.clone()),
+                places: vec![node.place.clone()],
+                message,
+                hint: None,
+            });
         };
         let (claims, claims_deferred) = kind.claims(&inputs, vault).unwrap_or_else(|error| {
             ask("what is occupied by the inputs", error);
@@ -293,7 +310,11 @@ impl<'a> Planner<'a> {
             kind: kind.name().to_owned(),
             version: kind.version(),
             provider: node.provider.clone(),
-            digest: if known { spec_digest(realm.as_deref().unwrap_or_default(), kind.name(), kind.version(), &inputs) } else { String::new() },
+            digest: if known {
+                spec_digest(realm.as_deref().unwrap_or_default(), kind.name(), kind.version(), &inputs)
+            } else {
+                String::new()
+            },
             realm: realm.clone().unwrap_or_default(),
             container,
             inputs,
@@ -320,7 +341,9 @@ impl<'a> Planner<'a> {
         match answer.filter(|_| known) {
             Some(answer) => {
                 self.same += 1;
-                self.fates.0.insert(node.urn.clone(), Fate { outputs: Some(answer.clone()), fresh: Vec::new(), mark: None });
+                self.fates
+                    .0
+                    .insert(node.urn.clone(), Fate { outputs: Some(answer.clone()), fresh: Vec::new(), mark: None });
                 if self.state.answers.get(&node.urn) != Some(answer) {
                     // Recorded by a step, so that what was read is what others were computed from.
                     self.push_read(node, Some(answer.clone()));
@@ -360,7 +383,8 @@ impl<'a> Planner<'a> {
 
     fn impact(&mut self, node: &Node, asked: Result<Impact, String>) -> Impact {
         asked.unwrap_or_else(|error| {
-            let message = format!("what {} means cannot be told: {}", node.urn.short(), self.declared.vault.scrub(&error));
+            let message =
+                format!("what {} means cannot be told: {}", node.urn.short(), self.declared.vault.scrub(&error));
             self.problem(node, message, None);
             Impact::default()
         })
@@ -423,23 +447,34 @@ impl<'a> Planner<'a> {
         let Some(prior) = prior else {
             let reasons = vec![format!("what was recorded by version {} can no longer be read", record.spec.version)];
             let fresh = Impact { unknown: vec![Path::root()], ..Impact::default() };
-            self.fates.0.insert(node.urn.clone(), Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
+            self.fates
+                .0
+                .insert(node.urn.clone(), Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
             let permits = Permits::default();
             return self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, Vec::new(), fresh, permits);
         };
-        let drifted = live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
+        let drifted =
+            live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
         let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
         let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
         let due = record.due.is_some_and(|due| SystemTime::UNIX_EPOCH + Duration::from_secs(due) <= self.now);
         let triggered = record.spec.trigger != wanted.spec.trigger;
         let differs = prior != wanted.spec.inputs;
-        if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready) {
+        if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready)
+        {
             return self.keep(&wanted, record);
         }
         let shown = diff(&prior, &wanted.spec.inputs);
         let mut reasons: Vec<String> = drifted
             .iter()
-            .map(|drift| format!("{} was changed by somebody else: {} is {}", drift.path, show(Some(&drift.applied)), show(drift.live.as_ref())))
+            .map(|drift| {
+                format!(
+                    "{} was changed by somebody else: {} is {}",
+                    drift.path,
+                    show(Some(&drift.applied)),
+                    show(drift.live.as_ref())
+                )
+            })
             .collect();
         if record.status == Status::Made {
             reasons.push("it was made and is not ready".into());
@@ -459,7 +494,8 @@ impl<'a> Planner<'a> {
             match wanted.kind.change(&wanted.spec.inputs, &prior, live, vault) {
                 Ok(change) => change,
                 Err(error) => {
-                    let message = format!("what changing {} takes cannot be told: {}", node.urn.short(), vault.scrub(&error));
+                    let message =
+                        format!("what changing {} takes cannot be told: {}", node.urn.short(), vault.scrub(&error));
                     self.problem(node, message, None);
                     return self.keep(&wanted, record);
                 }
@@ -467,7 +503,11 @@ impl<'a> Planner<'a> {
         };
         let change = match change {
             Change::None | Change::Update(_) if moved => {
-                reasons.push(format!("its identity changes from {} to {}", show_id(record.id.as_ref()), show_id(wanted.id.as_ref())));
+                reasons.push(format!(
+                    "its identity changes from {} to {}",
+                    show_id(record.id.as_ref()),
+                    show_id(wanted.id.as_ref())
+                ));
                 Change::Replace(Impact::default(), Order::DeleteFirst)
             }
             change => change,
@@ -484,7 +524,8 @@ impl<'a> Planner<'a> {
             }
             Change::None => self.keep(&wanted, record),
             Change::Update(impact) => {
-                let permits = Permits { same: uncertain && drifted.is_empty() && record.status == Status::Ready, replace: false };
+                let permits =
+                    Permits { same: uncertain && drifted.is_empty() && record.status == Status::Ready, replace: false };
                 reasons.extend(words(&impact));
                 self.update(wanted, record, reasons, shown, impact, permits, due && !differs && drifted.is_empty());
             }
@@ -520,7 +561,8 @@ impl<'a> Planner<'a> {
 
     fn prior(&self, record: &Record, kind: &Arc<dyn ErasedType>) -> Option<Value> {
         let inputs = record.spec.inputs.clone();
-        let inputs = if record.spec.version < kind.version() { kind.upgrade(record.spec.version, inputs)? } else { inputs };
+        let inputs =
+            if record.spec.version < kind.version() { kind.upgrade(record.spec.version, inputs)? } else { inputs };
         kind.check(&inputs, &self.declared.vault).ok().map(|()| inputs)
     }
 
@@ -593,7 +635,8 @@ impl<'a> Planner<'a> {
         let urn = wanted.node.urn.clone();
         let container_goes = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
         if !container_goes {
-            let reasons = vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
+            let reasons =
+                vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
         if self.guard(&urn, record, "what contains it goes") {
@@ -648,16 +691,25 @@ impl<'a> Planner<'a> {
     }
 
     /// Another thing in its place.
-    fn replace(&mut self, wanted: Wanted<'_>, record: &'a Record, by_type: Order, impact: Impact, mut reasons: Vec<String>) {
+    fn replace(
+        &mut self,
+        wanted: Wanted<'_>,
+        record: &'a Record,
+        by_type: Order,
+        impact: Impact,
+        mut reasons: Vec<String>,
+    ) {
         let urn = wanted.node.urn.clone();
         if self.guard(&urn, record, "it would be replaced") {
             return self.keep(&wanted, record);
         }
         let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
         let keeps_id = wanted.id.is_some() && wanted.id == record.id;
-        let keeps_claim = wanted.spec.claims.iter().any(|claim| record.spec.claims.iter().any(|old| old.clashes(claim)));
+        let keeps_claim =
+            wanted.spec.claims.iter().any(|claim| record.spec.claims.iter().any(|old| old.clashes(claim)));
         let elsewhere = record.spec.realm != wanted.spec.realm;
-        let create_first = by_type == Order::CreateFirst && !keeps_id && !keeps_claim && !holds && !elsewhere && record.open.is_none();
+        let create_first =
+            by_type == Order::CreateFirst && !keeps_id && !keeps_claim && !holds && !elsewhere && record.open.is_none();
         self.going.insert(urn.clone());
         let removal = self.removal(record);
         let mut delete = self.removing(&urn, record, Why::Replaced, create_first, false);
@@ -686,7 +738,11 @@ impl<'a> Planner<'a> {
             self.problems.push(Problem {
                 urn: Some(urn.clone()),
                 places: vec![record.spec.place.clone()],
-                message: format!("{} is to be deleted, and this program does not know the type {}", urn.short(), record.spec.kind),
+                message: format!(
+                    "{} is to be deleted, and this program does not know the type {}",
+                    urn.short(),
+                    record.spec.kind
+                ),
                 hint: Some("name its provider with `.knows::<…>()` on the lab".into()),
             });
         }
@@ -733,12 +789,17 @@ impl<'a> Planner<'a> {
                 Ok(Change::Refuse(reasons)) => self.refused(wanted.node, &reasons),
                 Ok(Change::None | Change::Update(_)) => {}
                 Err(error) => {
-                    let message = format!("what changing {} takes cannot be told: {}", wanted.node.urn.short(), vault.scrub(&error));
+                    let message = format!(
+                        "what changing {} takes cannot be told: {}",
+                        wanted.node.urn.short(),
+                        vault.scrub(&error)
+                    );
                     self.problem(wanted.node, message, None);
                 }
             }
         }
-        let mut reasons = vec![format!("{} was begun and did not end", if making { "its creation" } else { "a change of it" })];
+        let mut reasons =
+            vec![format!("{} was begun and did not end", if making { "its creation" } else { "a change of it" })];
         let mut wanted = wanted;
         if wanted.spec.once {
             // What happens once goes on as it was begun: another input would be another happening.
@@ -757,14 +818,19 @@ impl<'a> Planner<'a> {
         let mut impact = self.impact(wanted.node, asked);
         // The consent that was given holds until that operation ends.
         if open.begun.consent.is_some() && open.begun.consent == impact.destroys {
-            reasons.push(format!("destroying {} was agreed to when it began", impact.destroys.take().unwrap_or_default()));
+            reasons
+                .push(format!("destroying {} was agreed to when it began", impact.destroys.take().unwrap_or_default()));
         }
         reasons.extend(words(&impact));
         let shown = diff(&begun.inputs, &wanted.spec.inputs);
         let fate = if making {
             Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) }
         } else {
-            Fate { outputs: Some(record.outputs.clone()), fresh: impact.unknown.clone(), mark: Some(record.mark.clone()) }
+            Fate {
+                outputs: Some(record.outputs.clone()),
+                fresh: impact.unknown.clone(),
+                mark: Some(record.mark.clone()),
+            }
         };
         self.fates.0.insert(wanted.node.urn.clone(), fate);
         let action = Action::Continue { op: open.begun.op.clone(), making };
@@ -788,7 +854,11 @@ impl<'a> Planner<'a> {
             let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
             if record.status == Status::Gone || seen_gone {
                 self.forget(urn, record, false, "it is gone");
-            } else if self.guard(urn, record, if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" }) {
+            } else if self.guard(
+                urn,
+                record,
+                if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" },
+            ) {
                 self.going.remove(urn);
             } else if record.spec.member.is_some() {
                 self.forget(urn, record, false, "what it was done for is over");
@@ -808,7 +878,9 @@ impl<'a> Planner<'a> {
             if *left_behind {
                 self.warnings.push(format!(
                     "{} {} was left behind when what contained it went: delete it by hand, then `state forget {}`",
-                    record.spec.kind, urn.short(), record.mark
+                    record.spec.kind,
+                    urn.short(),
+                    record.mark
                 ));
             } else if container_gone && !record.spec.outside {
                 let mut step = Step::blank(urn, Action::Forget { condemned: true, stays: false });
@@ -867,7 +939,10 @@ pub(crate) fn digest_of(spec: &Spec) -> String {
 }
 
 fn words(impact: &Impact) -> impl Iterator<Item = String> {
-    impact.reasons.iter().map(|(path, why)| if path.as_str().is_empty() { why.clone() } else { format!("{path}: {why}") })
+    impact
+        .reasons
+        .iter()
+        .map(|(path, why)| if path.as_str().is_empty() { why.clone() } else { format!("{path}: {why}") })
 }
 
 fn show(value: Option<&Value>) -> String {

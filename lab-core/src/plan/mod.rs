@@ -24,13 +24,11 @@ pub use diff::{Delta, diff};
 pub use drift::{Drift, drift};
 pub use graph::{Graph, render_graph};
 pub use judge::{Expected, Verdict, judge};
-pub use make::{Request, plan};
-pub use plan::{
-    Action, After, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb,
-};
-pub use render::{Line, Tone, render, text};
-pub use select::{nearest, names};
-pub use resolve::{Outcome, Resolved, Values, resolve};
 pub(crate) use make::digest_of;
+pub use make::{Request, plan};
 pub(crate) use order::verb;
+pub use plan::{Action, After, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
+pub use render::{Line, Tone, render, text};
+pub use resolve::{Outcome, Resolved, Values, resolve};
 pub(crate) use resolve::{known, realm};
+pub use select::{names, nearest};

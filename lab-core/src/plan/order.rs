@@ -111,7 +111,8 @@ pub(super) fn order(
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
         for claim in &spec.claims {
             for holder in held.iter().filter(|held| held.urn != step.urn && held.claim.clashes(claim)) {
-                let lets_go = removes.get(&holder.urn).and_then(|removes| removes.first()).or_else(|| makes.get(&holder.urn));
+                let lets_go =
+                    removes.get(&holder.urn).and_then(|removes| removes.first()).or_else(|| makes.get(&holder.urn));
                 if let Some(lets_go) = lets_go {
                     wait(n, *lets_go, false);
                 }

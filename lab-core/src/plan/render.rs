@@ -66,7 +66,10 @@ pub fn text(plan: &Plan) -> String {
 pub fn render(plan: &Plan) -> Vec<Line> {
     let mut lines = Vec::new();
     for (from, to) in &plan.moves {
-        lines.push(Line::new(1, Tone::Update, "> ").and(Tone::Plain, format!("move {} {} to {}", from.kind(), from.short(), to.short())));
+        lines.push(
+            Line::new(1, Tone::Update, "> ")
+                .and(Tone::Plain, format!("move {} {} to {}", from.kind(), from.short(), to.short())),
+        );
     }
     let mut tree: BTreeMap<(&str, &str), Vec<&Step>> = BTreeMap::new();
     let mut order: Vec<(&str, &str)> = Vec::new();
@@ -79,7 +82,8 @@ pub fn render(plan: &Plan) -> Vec<Line> {
     }
     for branch in order {
         let (provider, path) = branch;
-        let place = if path.is_empty() { provider.to_owned() } else { format!("{provider} / {}", path.replace('/', " / ")) };
+        let place =
+            if path.is_empty() { provider.to_owned() } else { format!("{provider} / {}", path.replace('/', " / ")) };
         lines.push(Line::new(1, Tone::Strong, place));
         let steps = &tree[&branch];
         for step in steps {
@@ -89,9 +93,8 @@ pub fn render(plan: &Plan) -> Vec<Line> {
             }
         }
     }
-    let outputs = Some(&plan.outputs).filter(|outputs| {
-        !plan.steps.is_empty() && !plan.partial && !crate::model::value_diff::is_leaf(Some(outputs))
-    });
+    let outputs = Some(&plan.outputs)
+        .filter(|outputs| !plan.steps.is_empty() && !plan.partial && !crate::model::value_diff::is_leaf(Some(outputs)));
     if let Some(outputs) = outputs.and_then(Value::as_object).filter(|outputs| !outputs.is_empty()) {
         lines.push(Line::new(1, Tone::Strong, "outputs"));
         for (name, value) in outputs {
@@ -150,14 +153,19 @@ fn summary(plan: &Plan) -> String {
 
 /// Returns true when `step` is the taking away of what another step makes anew.
 fn replaced_away(step: &Step, plan: &Plan) -> bool {
-    step.removes() && !matches!(step.action, Action::Forget { stays: true, .. }) && plan.steps.iter().any(|other| {
-        other.urn == step.urn && matches!(other.action, Action::Create | Action::Supersede | Action::Import { .. })
-    })
+    step.removes()
+        && !matches!(step.action, Action::Forget { stays: true, .. })
+        && plan.steps.iter().any(|other| {
+            other.urn == step.urn && matches!(other.action, Action::Create | Action::Supersede | Action::Import { .. })
+        })
 }
 
 fn replacement(step: &Step, plan: &Plan) -> bool {
     matches!(step.action, Action::Create | Action::Supersede | Action::Import { .. })
-        && plan.steps.iter().any(|other| other.urn == step.urn && matches!(other.action, Action::Delete { why: Why::Replaced, .. }))
+        && plan
+            .steps
+            .iter()
+            .any(|other| other.urn == step.urn && matches!(other.action, Action::Delete { why: Why::Replaced, .. }))
 }
 
 fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
@@ -181,7 +189,8 @@ fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
     lines.push(line);
     let removal = plan.steps.iter().find(|other| replaced && other.urn == step.urn && other.removes());
     let mut reasons: Vec<&String> = removal.into_iter().flat_map(|removal| &removal.reasons).collect();
-    reasons.extend(step.reasons.iter().filter(|reason| !removal.is_some_and(|removal| removal.reasons.contains(reason))));
+    reasons
+        .extend(step.reasons.iter().filter(|reason| !removal.is_some_and(|removal| removal.reasons.contains(reason))));
     for reason in reasons {
         lines.push(Line::new(4, Tone::Faint, format!("because {reason}")));
     }

@@ -4,8 +4,8 @@ use super::claims::Held;
 use super::make::spec_digest;
 use super::plan::{Action, Step};
 use crate::model::{
-    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Unresolved, Urn, fill, panic_text,
-    put_value, value_at,
+    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Unresolved, Urn, fill,
+    panic_text, put_value, value_at,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -13,16 +13,16 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let graph = planner.graph;
     let declared = planner.declared;
     let nodes = graph.order.iter().map(|n| &declared.nodes[*n]);
-    let acts: Vec<(&Node, &Urn, When)> = nodes
-        .filter_map(|node| node.options.act.as_ref().map(|act| (node, &act.member, act.when)))
-        .collect();
+    let acts: Vec<(&Node, &Urn, When)> =
+        nodes.filter_map(|node| node.options.act.as_ref().map(|act| (node, &act.member, act.when))).collect();
     let recorded = |urn: &Urn| planner.state.records.get(urn);
     let unfinished: BTreeSet<&Urn> =
         acts.iter().filter(|(node, ..)| recorded(&node.urn).is_some()).map(|(_, member, _)| *member).collect();
     let todo: Vec<(&Node, &Urn, When)> = acts
         .iter()
         .filter(|(node, member, when)| {
-            let done = recorded(&node.urn).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
+            let done =
+                recorded(&node.urn).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
             // What comes before is only of use before; what comes after is owed once anything has begun.
             let owed = interrupted.contains(*member) || (*when == When::After && unfinished.contains(member));
             owed && !done

@@ -39,9 +39,11 @@ pub(super) fn select(
             }
         }
         // What a container holds goes with it, whether or not anything waits for that.
-        let going: BTreeSet<&Urn> = chosen.iter().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
+        let going: BTreeSet<&Urn> =
+            chosen.iter().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
         let held = |step: &Step| state.records.get(&step.urn).and_then(|record| record.spec.container.as_ref());
-        let inside = steps.iter().enumerate().filter(|(_, step)| held(step).is_some_and(|container| going.contains(container)));
+        let inside =
+            steps.iter().enumerate().filter(|(_, step)| held(step).is_some_and(|container| going.contains(container)));
         chosen.extend(inside.map(|(n, _)| n).collect::<Vec<_>>());
         for n in chosen.clone() {
             chosen.extend(steps[n].after.iter().map(|after| after.step));
@@ -74,7 +76,8 @@ pub fn names(urn: &Urn, target: &str) -> bool {
 }
 
 fn unknown_target(target: &str, known: &BTreeSet<&Urn>) -> Problem {
-    let hint = nearest(known.iter().copied(), target).map(|near| format!("did you mean {near:?}? `state list` shows what there is"));
+    let hint = nearest(known.iter().copied(), target)
+        .map(|near| format!("did you mean {near:?}? `state list` shows what there is"));
     Problem { urn: None, places: Vec::new(), message: format!("there is no {target:?} to target"), hint }
 }
 

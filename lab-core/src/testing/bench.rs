@@ -3,7 +3,9 @@
 use super::world::World;
 use crate::execute::disk::{Crash, Disk, FaultyDisk};
 use crate::execute::seal::{Ids, Keys};
-use crate::execute::{Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, Store, execute, neighbours, observe, settle};
+use crate::execute::{
+    Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, Store, execute, neighbours, observe, settle,
+};
 use crate::model::{Clock, Declared, Link, ProgramError, Stack, State, Vocabulary};
 use crate::plan::{self, Observations, Plan, Request, Verb};
 use serde::Serialize;

@@ -222,7 +222,8 @@ impl Resource<Memory> for Thing {
     fn change(&self, prior: &Thing, live: Option<&Value>) -> Change {
         let said = |input: &Input<String>| input.known().cloned();
         let stood = live.and_then(|live| live.get("stand")).and_then(Value::as_str).map(str::to_owned);
-        let moved = said(&self.stand) != said(&prior.stand) || stood.is_some_and(|stood| Some(stood) != said(&self.stand));
+        let moved =
+            said(&self.stand) != said(&prior.stand) || stood.is_some_and(|stood| Some(stood) != said(&self.stand));
         let path = |text: &str| Path::from(text);
         if moved {
             let order = if self.create_first { Order::CreateFirst } else { Order::DeleteFirst };
@@ -253,7 +254,8 @@ impl Resource<Memory> for Thing {
         place.reach()?;
         let name = op.id.as_ref().map_or_else(|| self.known_as(&op.mark), |id| id.0.clone());
         let mark = if self.unmarkable { "" } else { op.mark.as_str() };
-        let item = if op.cursor.is_some() && place.world.get(&place.name, &name).is_some_and(|item| item.unfinished > 0) {
+        let item = if op.cursor.is_some() && place.world.get(&place.name, &name).is_some_and(|item| item.unfinished > 0)
+        {
             place.world.progress(&place.name, &name)
         } else if op.exists {
             place.world.update(&place.name, &name, mark, self.value())
@@ -275,7 +277,9 @@ impl Resource<Memory> for Thing {
         };
         Ok(match place.world.delete(&place.name, &name, lingers) {
             None | Some(0) => Step::gone(),
-            Some(left) => Step::next(json!({ "left": left }), format!("{left} more calls to go"), Duration::from_secs(1)),
+            Some(left) => {
+                Step::next(json!({ "left": left }), format!("{left} more calls to go"), Duration::from_secs(1))
+            }
         })
     }
 }
