@@ -119,6 +119,10 @@ impl<'a> Invocation<'a> {
             Some(keys) => Ok(keys.clone()),
             None => {
                 let file = KeyFile::locate_in(|name| self.variables.get(name).map(Into::into))?;
+                // A file that somebody named and that is not there is a mistake to be told before anything is begun.
+                if file.named {
+                    file.load()?;
+                }
                 Ok(KeySource::File { file, lab: self.global.state.clone() })
             }
         }

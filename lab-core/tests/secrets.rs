@@ -248,7 +248,7 @@ type Returned = (Output<Secret<String>>, Output<BTreeMap<String, Secret<String>>
 
 /// Runs a program that makes `mistake`, and searches everything that is left and was said. Returns what was said.
 fn check(mistake: &'static str, faults: Faults) -> String {
-    let bench = Bench::new().over(Shelf::default());
+    let bench = Bench::new().keeping_frames().over(Shelf::default());
     let trial = Trial { faults: Arc::new(faults), ..Trial::default() };
     clean("the preview", lab_core::plan::text(&bench.preview(program(mistake))));
     let report = bench.attempt(program(mistake), Verb::Up, &trial).unwrap();
@@ -312,7 +312,7 @@ fn a_secret_in_a_cursor_is_refused() {
 #[test]
 fn a_secret_that_changed_or_drifted_shows_as_a_change_and_not_as_itself() {
     let shelf = Shelf::default();
-    let bench = Bench::new().over(shelf.clone());
+    let bench = Bench::new().keeping_frames().over(shelf.clone());
     bench.up_whole(program(""));
     let changed = |stack: &Stack| {
         let safe = stack.provider("safe", Safe { password: Secret::from(CONFIG) });
@@ -341,7 +341,7 @@ fn a_secret_is_no_ordinary_value() {
     assert!(serde_json::to_string(&Secret::<String>::from(INPUT)).is_err());
     clean("its debug", format!("{:?} {:?}", Secret::<String>::from(INPUT), Entry::new("x", "")));
     // Exposed in a closure it would be an ordinary output.
-    let bench = Bench::new();
+    let bench = Bench::new().keeping_frames();
     let program = |stack: &Stack| {
         let rack = stack.provider("rack", Memory::at("rack"));
         let a = rack.resource("a").add(Thing { secret: Some(Secret::from(INPUT).into()), ..Thing::new("a", "x") });

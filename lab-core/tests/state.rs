@@ -131,7 +131,7 @@ fn a_failure_without_effect_leaves_what_was_there_before() {
 fn journals() -> Vec<(String, FaultyDisk)> {
     (600..600 + seeds(6))
         .map(|seed| {
-            let bench = Bench::new();
+            let bench = Bench::new().keeping_frames();
             let mut sample = Sample::random(seed);
             for round in 0..4 {
                 let _ = run(&bench, &sample, Verb::Up, &Trial::default());

@@ -71,7 +71,7 @@ impl Ledger {
         Arc::into_inner(self.0).map(|shared| shared.store.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Closes the store: writes a snapshot when the journal has grown long.
+    /// Closes the store: writes a snapshot when anything was written.
     pub fn close(self) -> Result<(), StoreError> {
         self.into_store().map_or(Ok(()), Store::close)
     }

@@ -10,9 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Frames after which a snapshot is written when the store is closed.
-const COMPACT_AFTER: u64 = 64;
-
 /// The state of one stack, open for writing or for looking.
 pub struct Store {
     /// None when it is only looked at.
@@ -197,9 +194,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a snapshot when the journal has grown long.
+    /// Writes a snapshot, when anything was written since the last one. A snapshot proves itself whole: behind it, what
+    /// a later truncation took away is missed, which it is not behind a frame.
     pub fn close(mut self) -> Result<(), StoreError> {
-        if !self.broken && self.frames() > COMPACT_AFTER {
+        if !self.broken && self.frames() > 0 {
             self.compact()?;
         }
         Ok(())

@@ -27,6 +27,7 @@ pub struct Bench {
     /// How many runs there were, of this bench and of what a crash made of it: no two draw the same ids.
     runs: Arc<AtomicU64>,
     vocabulary: Vocabulary,
+    keeps_frames: bool,
 }
 
 /// How one run on a bench is disturbed.
@@ -68,6 +69,7 @@ impl Bench {
             seed: 1,
             runs: Arc::default(),
             vocabulary: Vocabulary::default(),
+            keeps_frames: false,
         }
     }
 
@@ -111,6 +113,13 @@ impl Bench {
             runs: Arc::new(AtomicU64::new(self.runs.load(Ordering::SeqCst))),
             ..self.crashed(Crash::Process)
         }
+    }
+
+    /// Returns the same bench with runs that leave their journal as they wrote it, as one that is killed at its very end
+    /// does: for a test that reads what was recorded.
+    pub fn keeping_frames(mut self) -> Bench {
+        self.keeps_frames = true;
+        self
     }
 
     /// Returns the same bench knowing a provider that no program declares.
@@ -287,7 +296,7 @@ impl Bench {
                 ids: Arc::new(Ids::seeded(self.seed.wrapping_add(self.runs.fetch_add(1, Ordering::SeqCst) << 32))),
             };
             let report = execute(&plan, declared, ledger.clone(), link, options).await;
-            if !report.stopped {
+            if !report.stopped && !self.keeps_frames {
                 ledger.close().map_err(|error| error.to_string())?;
             }
             Ok(report)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Returns a bench over an empty yard.
 pub fn yard() -> (Bench, Arc<Yard>) {
     let yard = Arc::new(Yard::default());
-    (Bench::new().over(yard.clone()).knows::<Shop>(), yard)
+    (Bench::new().over(yard.clone()).knows::<Shop>().keeping_frames(), yard)
 }
 
 /// Returns what a plan does, in its order: `create a`, `delete b`.
