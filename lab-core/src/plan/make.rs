@@ -8,8 +8,8 @@ use super::graph::Graph;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
 use super::{moves, order, roll, select};
 use crate::model::{
-    Change, Condemned, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order, Path, Realm,
-    Record, Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
+    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order, Path, Realm, Record,
+    Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How long an operation may take when its declaration does not say.
-const TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a plan is asked for.
 #[derive(Clone, Debug)]
@@ -140,18 +140,18 @@ pub(super) struct Planner<'a> {
     pub(super) declared: &'a Declared,
     pub(super) graph: &'a Graph<'a>,
     pub(super) state: &'a State,
-    seen: &'a Observations,
-    now: SystemTime,
-    fates: Fates,
+    pub(super) seen: &'a Observations,
+    pub(super) now: SystemTime,
+    pub(super) fates: Fates,
     pub(super) steps: Vec<Step>,
-    notes: Vec<(Urn, Spec)>,
-    problems: Vec<Problem>,
-    warnings: Vec<String>,
-    held: Vec<Held>,
-    edges: BTreeMap<Urn, Vec<Edge>>,
-    same: usize,
+    pub(super) notes: Vec<(Urn, Spec)>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+    pub(super) held: Vec<Held>,
+    pub(super) edges: BTreeMap<Urn, Vec<Edge>>,
+    pub(super) same: usize,
     /// Records whose thing goes in this plan, with everything inside.
-    going: BTreeSet<Urn>,
+    pub(super) going: BTreeSet<Urn>,
     /// What each natural identity is declared as, by where it is and its type.
     identities: BTreeMap<(String, &'static str, Id), &'a Node>,
 }
@@ -647,49 +647,6 @@ impl<'a> Planner<'a> {
         self.create(wanted, vec!["what contains it is made anew".into()]);
     }
 
-    /// Returns true when the thing of this name goes in this plan, or is gone.
-    fn gone(&self, container: &Urn) -> bool {
-        match self.state.records.get(container) {
-            None => true,
-            Some(record) => record.status == Status::Gone || self.going.contains(container),
-        }
-    }
-
-    /// What a container that goes holds: forgotten with it, unless it has effects outside.
-    fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
-        self.going.insert(urn.clone());
-        let container = record.spec.container.as_ref();
-        let already_gone = container.is_some_and(|container| {
-            let record = self.state.records.get(container);
-            let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
-            seen_gone || record.is_none_or(|record| record.status == Status::Gone)
-        });
-        if record.spec.outside && already_gone {
-            let mut step = Step::blank(urn, Action::LeaveBehind);
-            step.reasons.push("what contained it is gone, and it has effects outside".into());
-            step.mark = Some(record.mark.clone());
-            step.place = Some(record.spec.place.clone());
-            self.steps.push(step);
-        } else if record.spec.outside {
-            self.remove(urn, record, Why::ContainerGoing, false, true);
-        } else {
-            self.forget(urn, record, false, "it goes with what contains it");
-        }
-    }
-
-    /// Reports a protected thing that would go; true when it is one.
-    fn guard(&mut self, urn: &Urn, record: &Record, why: &str) -> bool {
-        if record.spec.protect {
-            self.problems.push(Problem {
-                urn: Some(urn.clone()),
-                places: vec![record.spec.place.clone()],
-                message: format!("{} {} is protected, and would be deleted: {why}", record.spec.kind, urn.short()),
-                hint: Some("apply it with `.protect(false)` first".into()),
-            });
-        }
-        record.spec.protect
-    }
-
     /// Another thing in its place.
     fn replace(
         &mut self,
@@ -725,49 +682,6 @@ impl<'a> Planner<'a> {
         self.fates.0.insert(urn, Fate::default());
         let action = if create_first { Action::Supersede } else { Action::Create };
         self.push(wanted, action, None, reasons, diff, creation, Permits::default());
-    }
-
-    fn removal(&mut self, record: &Record) -> Impact {
-        let kind = self.declared.vocabulary.kind(&record.spec.kind);
-        kind.and_then(|kind| kind.removal(&record.spec.inputs, &self.declared.vault).ok()).unwrap_or_default()
-    }
-
-    fn removing(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) -> Step {
-        let op = record.open.as_ref().filter(|open| open.begun.deed == Deed::Delete).map(|open| open.begun.op.clone());
-        if self.declared.vocabulary.kind(&record.spec.kind).is_none() {
-            self.problems.push(Problem {
-                urn: Some(urn.clone()),
-                places: vec![record.spec.place.clone()],
-                message: format!(
-                    "{} is to be deleted, and this program does not know the type {}",
-                    urn.short(),
-                    record.spec.kind
-                ),
-                hint: Some("name its provider with `.knows::<…>()` on the lab".into()),
-            });
-        }
-        let mut step = Step::blank(urn, Action::Delete { why, op, may_leave, condemned });
-        step.mark = Some(record.mark.clone());
-        step.place = Some(record.spec.place.clone());
-        step.timeout = record.spec.timeout.unwrap_or(TIMEOUT.as_secs());
-        step
-    }
-
-    fn remove(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) {
-        let impact = self.removal(record);
-        let mut step = self.removing(urn, record, why, condemned, may_leave);
-        step.reasons = words(&impact).collect();
-        step.destroys = impact.destroys;
-        step.interrupts = impact.interrupts;
-        self.steps.push(step);
-    }
-
-    fn forget(&mut self, urn: &Urn, record: &Record, stays: bool, why: &str) {
-        let mut step = Step::blank(urn, Action::Forget { condemned: false, stays });
-        step.mark = Some(record.mark.clone());
-        step.reasons.push(why.to_owned());
-        step.place = Some(record.spec.place.clone());
-        self.steps.push(step);
     }
 
     /// An operation that began and did not end.
@@ -838,67 +752,6 @@ impl<'a> Planner<'a> {
         self.push(wanted, action, mark, reasons, shown, impact, Permits::default());
     }
 
-    /// Everything that is recorded and not declared.
-    fn leftovers(&mut self, verb: Verb) {
-        let declared: BTreeSet<&Urn> = self.declared.nodes.iter().map(|node| &node.urn).collect();
-        let state = self.state;
-        let left: Vec<(&Urn, &Record)> = state.records.iter().filter(|(urn, _)| !declared.contains(urn)).collect();
-        // First what goes, so that what it holds goes with it.
-        for (urn, record) in &left {
-            if !(record.spec.retain || record.spec.protect) {
-                self.going.insert((*urn).clone());
-            }
-        }
-        for (urn, record) in left {
-            let inside = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
-            let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
-            if record.status == Status::Gone || seen_gone {
-                self.forget(urn, record, false, "it is gone");
-            } else if self.guard(
-                urn,
-                record,
-                if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" },
-            ) {
-                self.going.remove(urn);
-            } else if record.spec.member.is_some() {
-                self.forget(urn, record, false, "what it was done for is over");
-            } else if record.spec.retain {
-                self.going.remove(urn);
-                self.forget(urn, record, true, "it is retained");
-            } else if inside {
-                self.inside_going(urn, record);
-            } else if record.spec.once && record.open.is_none() {
-                self.forget(urn, record, true, "it happened once and cannot be undone");
-            } else {
-                self.remove(urn, record, Why::Removed, false, false);
-            }
-        }
-        for Condemned { urn, record, left_behind } in state.condemned.values() {
-            let container_gone = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
-            if *left_behind {
-                self.warnings.push(format!(
-                    "{} {} was left behind when what contained it went: delete it by hand, then `state forget {}`",
-                    record.spec.kind,
-                    urn.short(),
-                    record.mark
-                ));
-            } else if container_gone && !record.spec.outside {
-                let mut step = Step::blank(urn, Action::Forget { condemned: true, stays: false });
-                step.mark = Some(record.mark.clone());
-                step.reasons.push("it goes with what contained it".into());
-                self.steps.push(step);
-            } else {
-                self.remove(urn, record, Why::Replaced, true, false);
-            }
-        }
-        let reads: Vec<Urn> = state.answers.keys().filter(|urn| !declared.contains(urn)).cloned().collect();
-        for urn in reads {
-            let mut step = Step::blank(&urn, Action::Forget { condemned: false, stays: true });
-            step.reasons.push("it is not asked any more".into());
-            self.steps.push(step);
-        }
-    }
-
     pub(super) fn edge_to(&mut self, urn: &Urn, to: Edge) {
         self.edges.entry(urn.clone()).or_default().push(to);
     }
@@ -938,7 +791,7 @@ pub(crate) fn digest_of(spec: &Spec) -> String {
     spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs)
 }
 
-fn words(impact: &Impact) -> impl Iterator<Item = String> {
+pub(super) fn words(impact: &Impact) -> impl Iterator<Item = String> {
     impact
         .reasons
         .iter()

@@ -7,6 +7,7 @@ mod claims;
 mod diff;
 mod drift;
 mod fate;
+mod going;
 mod graph;
 mod judge;
 mod make;

@@ -1,0 +1,155 @@
+//! What goes: what no line declares any more, what goes with its container, and what must not go.
+
+use super::make::{Planner, TIMEOUT, words};
+use super::plan::{Action, Problem, Seen, Step, Verb};
+use crate::model::{Condemned, Deed, Impact, Record, Status, Urn, Why};
+use std::collections::BTreeSet;
+
+impl<'a> Planner<'a> {
+    /// Returns true when the thing of this name goes in this plan, or is gone.
+    pub(super) fn gone(&self, container: &Urn) -> bool {
+        match self.state.records.get(container) {
+            None => true,
+            Some(record) => record.status == Status::Gone || self.going.contains(container),
+        }
+    }
+
+    /// What a container that goes holds: forgotten with it, unless it has effects outside.
+    pub(super) fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
+        self.going.insert(urn.clone());
+        let container = record.spec.container.as_ref();
+        let already_gone = container.is_some_and(|container| {
+            let record = self.state.records.get(container);
+            let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
+            seen_gone || record.is_none_or(|record| record.status == Status::Gone)
+        });
+        if record.spec.outside && already_gone {
+            let mut step = Step::blank(urn, Action::LeaveBehind);
+            step.reasons.push("what contained it is gone, and it has effects outside".into());
+            step.mark = Some(record.mark.clone());
+            step.place = Some(record.spec.place.clone());
+            self.steps.push(step);
+        } else if record.spec.outside {
+            self.remove(urn, record, Why::ContainerGoing, false, true);
+        } else {
+            self.forget(urn, record, false, "it goes with what contains it");
+        }
+    }
+
+    /// Reports a protected thing that would go; true when it is one.
+    pub(super) fn guard(&mut self, urn: &Urn, record: &Record, why: &str) -> bool {
+        if record.spec.protect {
+            self.problems.push(Problem {
+                urn: Some(urn.clone()),
+                places: vec![record.spec.place.clone()],
+                message: format!("{} {} is protected, and would be deleted: {why}", record.spec.kind, urn.short()),
+                hint: Some("apply it with `.protect(false)` first".into()),
+            });
+        }
+        record.spec.protect
+    }
+
+    pub(super) fn removal(&mut self, record: &Record) -> Impact {
+        let kind = self.declared.vocabulary.kind(&record.spec.kind);
+        kind.and_then(|kind| kind.removal(&record.spec.inputs, &self.declared.vault).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn removing(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) -> Step {
+        let op = record.open.as_ref().filter(|open| open.begun.deed == Deed::Delete).map(|open| open.begun.op.clone());
+        if self.declared.vocabulary.kind(&record.spec.kind).is_none() {
+            self.problems.push(Problem {
+                urn: Some(urn.clone()),
+                places: vec![record.spec.place.clone()],
+                message: format!(
+                    "{} is to be deleted, and this program does not know the type {}",
+                    urn.short(),
+                    record.spec.kind
+                ),
+                hint: Some("name its provider with `.knows::<…>()` on the lab".into()),
+            });
+        }
+        let mut step = Step::blank(urn, Action::Delete { why, op, may_leave, condemned });
+        step.mark = Some(record.mark.clone());
+        step.place = Some(record.spec.place.clone());
+        step.timeout = record.spec.timeout.unwrap_or(TIMEOUT.as_secs());
+        step
+    }
+
+    pub(super) fn remove(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) {
+        let impact = self.removal(record);
+        let mut step = self.removing(urn, record, why, condemned, may_leave);
+        step.reasons = words(&impact).collect();
+        step.destroys = impact.destroys;
+        step.interrupts = impact.interrupts;
+        self.steps.push(step);
+    }
+
+    pub(super) fn forget(&mut self, urn: &Urn, record: &Record, stays: bool, why: &str) {
+        let mut step = Step::blank(urn, Action::Forget { condemned: false, stays });
+        step.mark = Some(record.mark.clone());
+        step.reasons.push(why.to_owned());
+        step.place = Some(record.spec.place.clone());
+        self.steps.push(step);
+    }
+
+    /// Everything that is recorded and not declared.
+    pub(super) fn leftovers(&mut self, verb: Verb) {
+        let declared: BTreeSet<&Urn> = self.declared.nodes.iter().map(|node| &node.urn).collect();
+        let state = self.state;
+        let left: Vec<(&Urn, &Record)> = state.records.iter().filter(|(urn, _)| !declared.contains(urn)).collect();
+        // First what goes, so that what it holds goes with it.
+        for (urn, record) in &left {
+            if !(record.spec.retain || record.spec.protect) {
+                self.going.insert((*urn).clone());
+            }
+        }
+        for (urn, record) in left {
+            let inside = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
+            if record.status == Status::Gone || seen_gone {
+                self.forget(urn, record, false, "it is gone");
+            } else if self.guard(
+                urn,
+                record,
+                if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" },
+            ) {
+                self.going.remove(urn);
+            } else if record.spec.member.is_some() {
+                self.forget(urn, record, false, "what it was done for is over");
+            } else if record.spec.retain {
+                self.going.remove(urn);
+                self.forget(urn, record, true, "it is retained");
+            } else if inside {
+                self.inside_going(urn, record);
+            } else if record.spec.once && record.open.is_none() {
+                self.forget(urn, record, true, "it happened once and cannot be undone");
+            } else {
+                self.remove(urn, record, Why::Removed, false, false);
+            }
+        }
+        for Condemned { urn, record, left_behind } in state.condemned.values() {
+            let container_gone = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            if *left_behind {
+                self.warnings.push(format!(
+                    "{} {} was left behind when what contained it went: delete it by hand, then `state forget {}`",
+                    record.spec.kind,
+                    urn.short(),
+                    record.mark
+                ));
+            } else if container_gone && !record.spec.outside {
+                let mut step = Step::blank(urn, Action::Forget { condemned: true, stays: false });
+                step.mark = Some(record.mark.clone());
+                step.reasons.push("it goes with what contained it".into());
+                self.steps.push(step);
+            } else {
+                self.remove(urn, record, Why::Replaced, true, false);
+            }
+        }
+        let reads: Vec<Urn> = state.answers.keys().filter(|urn| !declared.contains(urn)).cloned().collect();
+        for urn in reads {
+            let mut step = Step::blank(&urn, Action::Forget { condemned: false, stays: true });
+            step.reasons.push("it is not asked any more".into());
+            self.steps.push(step);
+        }
+    }
+}
