@@ -549,7 +549,7 @@ fn a_full_disk_stops_the_run_before_anything_is_made() {
     bench.up_whole(program(&["first"]));
     let next = program(&["first", "second"]);
     let undisturbed = bench.fork();
-    undisturbed.up_whole(&next);
+    undisturbed.up_whole(next);
     let operations = undisturbed.disk().operations();
     let opened = operations.iter().position(|operation| operation.verb == DiskVerb::Rename).unwrap();
     let begun = operations[opened..].iter().position(|operation| operation.verb == DiskVerb::Write).unwrap() + opened;
@@ -557,7 +557,7 @@ fn a_full_disk_stops_the_run_before_anything_is_made() {
         let bench = bench.fork();
         let made = bench.world().count();
         bench.disk().full_from(full_from);
-        let said = match bench.attempt(&next, lab::plan::Verb::Up, &Trial::default()) {
+        let said = match bench.attempt(next, lab::plan::Verb::Up, &Trial::default()) {
             Err(error) => error,
             Ok(report) => {
                 assert!(!report.complete());
@@ -571,7 +571,7 @@ fn a_full_disk_stops_the_run_before_anything_is_made() {
         assert_eq!(bench.world().count(), made, "nothing is made that cannot be recorded");
         let there_is_room = bench.crashed(Crash::Process);
         assert_eq!(there_is_room.state().records.len(), 1);
-        there_is_room.up_whole(&next);
+        there_is_room.up_whole(next);
         assert_eq!(there_is_room.world().count(), made + 1);
         said
     };

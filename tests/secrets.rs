@@ -37,10 +37,13 @@ struct Plain {
     value: String,
 }
 
+/// What to look for: the name, the encoding, all the bytes.
+type Needle = (String, &'static str, Vec<u8>);
+
 /// A search for many values in many encodings at once.
 struct Search {
-    /// By their first bytes, what to look for: the name, the encoding, all the bytes.
-    needles: HashMap<[u8; HEAD], Vec<(String, &'static str, Vec<u8>)>>,
+    /// By their first bytes.
+    needles: HashMap<[u8; HEAD], Vec<Needle>>,
     count: usize,
 }
 
@@ -98,7 +101,7 @@ fn encodings(piece: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut all = vec![("raw", piece.to_vec())];
     if let Ok(text) = std::str::from_utf8(piece) {
         let quoted = json!(text).to_string();
-        all.push(("raw", quoted[1..quoted.len() - 1].as_bytes().to_vec()));
+        all.push(("raw", quoted.as_bytes()[1..quoted.len() - 1].to_vec()));
     }
     for once in base64(piece) {
         all.extend(base64(&once).into_iter().map(|twice| ("base64 twice", twice)));
