@@ -17,9 +17,9 @@ fn shelf(stack: &Stack) -> Result<(), ProgramError> {
 #[test]
 fn the_shelf_is_what_it_was() {
     insta::assert_snapshot!(lab::testing::plan_text("shelf", shelf), @"
-    here
-      + create directory:file first  examples/snapshot.rs:11
-      + create directory:file second  examples/snapshot.rs:13
+      here
+        + create directory:file first  examples/snapshot.rs:11
+        + create directory:file second  examples/snapshot.rs:13
     shelf: 2 to create, 0 unchanged.
     ");
 }
