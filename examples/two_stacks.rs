@@ -34,7 +34,9 @@ fn website(stack: &Stack) -> Result<(), ProgramError> {
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().collect();
-    let stack = if arguments.len() > 1 { arguments.remove(1) } else { String::new() };
+    // The first word chooses the stack; the rest is the command line of any lab.
+    let named = arguments.get(1).is_some_and(|first| first == "network" || first == "website");
+    let stack = if named { arguments.remove(1) } else { String::new() };
     let lab = match stack.as_str() {
         "website" => Lab::new("website", website),
         _ => Lab::new("network", network),
