@@ -131,7 +131,7 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
     debug_assert!(plan.problems.is_empty(), "a plan with problems is not executed");
     let told = options.sink.clone();
     told(&Progress::Began { version: STREAM, stack: plan.stack.clone(), steps: plan.steps.len() });
-    if let Err(error) = ledger.commit(opening(plan, &ledger, &link)).await {
+    if let Err(error) = ledger.commit(opening(plan, &link)).await {
         report.failed.push(whole_run(plan, &error));
         return report;
     }
@@ -185,7 +185,7 @@ fn whole_run(plan: &Plan, error: &str) -> Failure {
 
 /// What is recorded before the first step: that there is a run, what moves, what is declared differently without a
 /// call. Nothing, when there is nothing.
-fn opening(plan: &Plan, ledger: &Ledger, link: &Link) -> Vec<Event> {
+fn opening(plan: &Plan, link: &Link) -> Vec<Event> {
     let mut events = Vec::new();
     if !plan.moves.is_empty() {
         events.push(Event::Moved { moves: plan.moves.clone() });
@@ -197,7 +197,6 @@ fn opening(plan: &Plan, ledger: &Ledger, link: &Link) -> Vec<Event> {
         let at = link.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         events.insert(0, Event::Ran(Run { verb: plan.verb.to_string(), at }));
     }
-    let _ = ledger;
     events
 }
 

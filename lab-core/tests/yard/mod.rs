@@ -5,7 +5,7 @@
 //! versions.
 
 // Each test file uses its own part of it, and none of it is reached from elsewhere.
-#![allow(dead_code, unreachable_pub, unused_imports)]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part")]
 
 mod odd;
 

@@ -1,6 +1,6 @@
 //! A rack like the home lab's, and somebody who operates it by the machine API.
 // Every test file uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 mod wire;
 
