@@ -20,7 +20,7 @@ const EXPONENT: u32 = 65_537;
 /// How many odd numbers after the start are looked at: so many hold no prime only once in 10^19 searches.
 const WINDOW: usize = 32 * 1024;
 /// Candidates with a divisor below this never reach the expensive test.
-const SIEVE: u32 = 64 * 1024;
+const SIEVE: u32 = 256 * 1024;
 
 /// Returns a private key as PKCS#1 DER, determined by `seed`.
 pub(crate) fn generate(seed: [u8; 32]) -> Vec<u8> {
@@ -29,11 +29,8 @@ pub(crate) fn generate(seed: [u8; 32]) -> Vec<u8> {
 
 fn generate_bits(bits: usize, seed: [u8; 32]) -> Vec<u8> {
     let small = small_primes();
-    let (p, q) = thread::scope(|scope| {
-        let p = scope.spawn(|| prime(bits / 2, derive(seed, "p"), &small));
-        let q = prime(bits / 2, derive(seed, "q"), &small);
-        (p.join().expect("the search does not panic"), q)
-    });
+    // One after the other, each with all threads: side by side, the luckier search would wait for the other.
+    let [p, q] = ["p", "q"].map(|name| prime(bits / 2, derive(seed, name), &small));
     // The exponent has no inverse when it divides p-1 or q-1: about once in 30000 keys. The same primes are too
     // unlikely to name, and refused too.
     match RsaPrivateKey::from_p_q(p, q, EXPONENT.into()) {
@@ -53,7 +50,7 @@ fn prime(bits: usize, seed: [u8; 32], small: &[u32]) -> BigUint {
     let candidates = sieve(&start, small);
     let next = AtomicUsize::new(0);
     let found = AtomicUsize::new(usize::MAX);
-    let threads = thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)).min(8);
+    let threads = thread::available_parallelism().map_or(1, |all| all.get()).min(16);
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -76,10 +73,10 @@ fn prime(bits: usize, seed: [u8; 32], small: &[u32]) -> BigUint {
 }
 
 fn is_prime(candidate: &BigUint) -> bool {
-    // One exponentiation rules out nearly everything. For what remains 8 rounds and Lucas are plenty: FIPS 186-5 asks
-    // for 4 at this size.
+    // One exponentiation rules out nearly everything; what remains gets the 4 rounds that FIPS 186-5 asks for at this
+    // size, and Lucas.
     let one = BigUint::from(1u8);
-    BigUint::from(2u8).modpow(&(candidate - &one), candidate) == one && probably_prime(candidate, 8)
+    BigUint::from(2u8).modpow(&(candidate - &one), candidate) == one && probably_prime(candidate, 4)
 }
 
 /// Returns the `i` for which `start + 2i` has no small divisor.
