@@ -35,7 +35,8 @@
 //!
 //! # Features
 //!
-//! All are on by default; a program that needs less builds less: `talos`, `kube`, `addons`, `plex`, `sim`.
+//! All are on by default; a program that needs less builds less: `talos`, `proxmox`, `kube`, `addons`, `plex`,
+//! `sim`.
 
 pub use lab_cli::{Lab, Surroundings};
 pub use lab_core::*;
@@ -46,6 +47,8 @@ pub use lab_addons as addons;
 pub use lab_kube as kube;
 #[cfg(feature = "plex")]
 pub use lab_plex as plex;
+#[cfg(feature = "proxmox")]
+pub use lab_proxmox as proxmox;
 #[cfg(feature = "sim")]
 pub use lab_sim as sim;
 #[cfg(feature = "talos")]
