@@ -11,13 +11,13 @@ use lab_core::execute::{
     CallFault, Faults, KeySource, Ledger, Options, SavedPlan, Store, StoreError, execute, observe, state_digest,
 };
 use lab_core::plan::{Observations, Request, Verb};
-use lab_core::testing::{Bench, Memory, Thing, Trial};
+use lab_core::testing::{Bench, Memory, Search, Thing, Trial};
 use lab_core::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 const INPUT: &str = "correct-horse-battery-input";
@@ -28,92 +28,50 @@ const TOKEN: &str = "claim-token-sent-once-0815";
 const LIVE: &str = "somebody-changed-the-password-live";
 const ALL: [&str; 6] = [INPUT, NESTED, OUTPUT, CONFIG, TOKEN, LIVE];
 
-/// Returns which secret is found in `bytes`, and in which disguise.
-fn leak(bytes: &[u8]) -> Option<String> {
-    let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-    for secret in ALL {
-        for (disguise, needles) in disguises(secret) {
-            if needles.iter().any(|needle| holds(needle.as_bytes())) {
-                return Some(format!("{secret:?} {disguise}"));
-            }
-        }
-    }
-    None
-}
-
-fn disguises(secret: &str) -> Vec<(&'static str, Vec<String>)> {
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let percent = |keep: fn(u8) -> bool| {
-        let byte = |byte: u8| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-        secret.bytes().map(byte).collect::<String>()
-    };
-    vec![
-        (
-            "raw",
-            vec![
-                secret.into(),
-                serde_json::to_string(secret).unwrap().trim_matches('"').into(),
-                format!("{secret:?}").trim_matches('"').into(),
-            ],
-        ),
-        ("base64", in_base64(secret.as_bytes())),
-        ("base64 twice", in_base64(BASE64_STANDARD.encode(secret).as_bytes())),
-        ("hex", vec![hex(secret), hex(secret).to_uppercase()]),
-        (
-            "percent-encoded",
-            vec![
-                percent(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
-                percent(|byte| byte.is_ascii_alphanumeric()),
-                percent(|_| false),
-            ],
-        ),
-    ]
-}
-
-/// What `bytes` look like in base64 wherever they stand in a longer text: three ways, by where in a group they begin.
-fn in_base64(bytes: &[u8]) -> Vec<String> {
-    (0..3)
-        .flat_map(|shift| {
-            let padded: Vec<u8> = [vec![0; shift], bytes.to_vec()].concat();
-            // The characters that only this text decides.
-            let from = (shift * 8).div_ceil(6);
-            let to = padded.len() * 8 / 6;
-            [
-                BASE64_STANDARD.encode(&padded)[from..to].to_owned(),
-                BASE64_URL_SAFE_NO_PAD.encode(&padded)[from..to].to_owned(),
-            ]
-        })
-        .collect()
+fn search() -> Search {
+    Search::of(ALL.map(|secret| (secret, secret)))
 }
 
 fn clean(what: &str, bytes: impl AsRef<[u8]>) {
-    if let Some(leak) = leak(bytes.as_ref()) {
-        panic!("{what} holds the secret {leak}:\n{}", String::from_utf8_lossy(bytes.as_ref()));
-    }
+    static SEARCH: LazyLock<Search> = LazyLock::new(search);
+    SEARCH.clean(what, bytes);
 }
 
 #[test]
 fn the_search_finds_a_planted_leak_in_every_disguise() {
-    for secret in ALL {
-        for around in ["", "a", "ab", "abc"] {
+    let key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIHJxS3vXn2aL0f1cVZb8kYw3Qe6uTg9dRzPpMh5BsWoKoAoGCCqGSM49\n\
+               AwEHoUQDQgAEq7yZl2v1T0uGkQmWcXrN4bJ8sEoHfDi5aP6LtVxKe3YzRjCnUwMA\n-----END EC PRIVATE KEY-----\n";
+    let mut search = search();
+    assert!(search.add("the key", key));
+    let check = |leak: &str, name: &str, encoding: &str| {
+        let found = search.found(leak);
+        assert!(found.iter().any(|leak| (leak.name.as_str(), leak.encoding) == (name, encoding)), "{leak}: {found:?}");
+    };
+    for (name, secret) in ALL.map(|secret| (secret, secret)).into_iter().chain([("the key", key.trim())]) {
+        for around in ["", "a", "ab", "{\"key\":\""] {
             let inner = format!("{around}{secret}{around}");
-            let twice = BASE64_STANDARD.encode(BASE64_STANDARD.encode(secret));
-            let hex: String = inner.bytes().map(|byte| format!("{byte:02x}")).collect();
-            let percent: String = inner.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            for planted in [
-                inner.clone(),
-                BASE64_STANDARD.encode(&inner),
-                BASE64_URL_SAFE_NO_PAD.encode(&inner),
-                twice,
-                hex,
-                percent,
-                json!([inner]).to_string(),
-            ] {
-                assert!(leak(planted.as_bytes()).is_some(), "not found: {planted}");
+            check(&inner, name, "raw");
+            check(&json!([inner]).to_string(), name, "raw");
+            check(&format!("{inner:?}"), name, "raw");
+            check(&BASE64_STANDARD.encode(&inner), name, "base64");
+            check(&BASE64_URL_SAFE_NO_PAD.encode(&inner), name, "base64");
+            for before in ["", "a", "ab"] {
+                let once = format!("{before}{}", BASE64_STANDARD.encode(&inner));
+                check(&BASE64_STANDARD.encode(once), name, "base64 twice");
             }
+            let hex: String = inner.bytes().map(|byte| format!("{byte:02x}")).collect();
+            check(&hex, name, "hex");
+            check(&hex.to_uppercase(), name, "hex");
+            check(&inner.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>(), name, "percent");
         }
     }
-    assert_eq!(leak(b"nothing of the kind"), None);
+    check("/login?p=nested%2Fsecret%2Bwith%20%22quotes%22%20%26%20more&next=/", NESTED, "percent");
+    check("/login?p=nested%2fsecret%2bwith%20%22quotes%22%20%26%20more&next=/", NESTED, "percent");
+    // One line of a key is enough.
+    check("MHcCAQEEIHJxS3vXn2aL0f1cVZb8kYw3Qe6uTg9dRzPpMh5BsWoKoAoGCCqGSM49", "the key", "raw");
+    assert!(search.found(b"nothing of the kind, correct-horse-battery").is_empty());
+    assert!(!search.add("a short one", "short"), "what is found by chance is not looked for");
+    assert!(std::panic::catch_unwind(|| clean("a file", format!("it is {INPUT}"))).is_err());
 }
 
 /// A vault in memory whose provider behaves as badly as it is told to.

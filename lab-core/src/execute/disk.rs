@@ -382,6 +382,12 @@ impl FaultyDisk {
         world.names.get(name).map(|inode| world.inodes[*inode].cached.clone())
     }
 
+    /// Returns the content of every file there ever was, also of those that were replaced, removed or never made
+    /// durable: for a search for what must not be in any of them.
+    pub fn everything(&self) -> Vec<Vec<u8>> {
+        self.world().inodes.iter().map(|inode| inode.cached.clone()).collect()
+    }
+
     /// Flips bit `bit` (0 to 7) of byte `byte` of a file. Panics when there is no such byte.
     pub fn flip(&self, name: &str, byte: usize, bit: u8) {
         let mut bytes = self.get(name).expect("a file to flip a bit of");

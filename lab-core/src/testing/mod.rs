@@ -1,4 +1,5 @@
-//! Test support for users of the engine: a world in memory, a bench to run programs on, and text for snapshots.
+//! Test support for users of the engine: a world in memory, a bench to run programs on, text for snapshots, and a
+//! search for secrets in clear.
 //!
 //! A whole lab in three lines:
 //!
@@ -16,10 +17,12 @@
 //! ```
 
 mod bench;
+mod search;
 mod thing;
 mod world;
 
 pub use bench::{Bench, Trial};
+pub use search::{Leak, Search};
 pub use thing::{Memory, Ping, Thing, ThingOutputs};
 pub use world::{Item, World};
 
