@@ -85,7 +85,7 @@ pub(crate) enum Verb {
     Import(Import),
     /// Show what the program returned when it was last applied
     Output(Output),
-    /// Look at what is recorded
+    /// Look at what is recorded, check it, seal it for another key, forget
     #[command(subcommand)]
     State(State),
     /// Apply the program to a simulated lab and check that a second plan is empty
@@ -192,6 +192,12 @@ pub(crate) enum State {
     },
     /// Check the state files of all stacks from end to end
     Verify,
+    /// Make a new key and seal the secrets of all stacks anew; no value and no plan changes
+    Rotate {
+        /// Use the first key of this file instead of a new one
+        #[arg(long, value_name = "KEY_FILE")]
+        to: Option<PathBuf>,
+    },
     /// Stop managing a resource without touching it
     Forget {
         /// A URN, a name with its path, or the mark of something that was left behind

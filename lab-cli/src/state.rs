@@ -1,4 +1,4 @@
-//! `state`: looks at what is recorded, and forgets.
+//! `state`: looks at what is recorded, seals it for another key, and forgets.
 
 use crate::arguments;
 use crate::asked;
@@ -6,11 +6,13 @@ use crate::invocation::Invocation;
 use crate::opened::{self, directory};
 use crate::trouble::Trouble;
 use lab_core::execute::journal::Journal;
-use lab_core::execute::{Store, StoreError};
+use lab_core::execute::seal::KeyFile;
+use lab_core::execute::{KeySource, Rotated, Store, StoreError};
 use lab_core::plan::Tone;
 use lab_core::{Event, Mark, Record, State, Status, Urn, redact};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::SystemTime;
 
 pub(crate) async fn state(invocation: &Invocation<'_>, arguments: &arguments::State) -> Result<u8, Trouble> {
@@ -18,6 +20,7 @@ pub(crate) async fn state(invocation: &Invocation<'_>, arguments: &arguments::St
         arguments::State::List => list(invocation),
         arguments::State::Show { target } => show(invocation, target),
         arguments::State::Verify => verify(invocation),
+        arguments::State::Rotate { to } => rotate(invocation, to.as_deref()),
         arguments::State::Forget { target, yes } => forget(invocation, target, *yes),
     }
 }
@@ -159,6 +162,51 @@ fn verify(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
         }
     }
     Ok(failed.unwrap_or(0))
+}
+
+fn rotate(invocation: &Invocation<'_>, to: Option<&Path>) -> Result<u8, Trouble> {
+    let KeySource::File { file, .. } = invocation.keys()? else {
+        return Err(Trouble::new("failed to rotate the key").because("the key in use comes from no file"));
+    };
+    let to = to.map(|path| KeyFile { path: path.to_owned(), named: true });
+    if let Some(to) = to.as_ref().filter(|to| !to.path.exists()) {
+        return Err(Trouble::new(format!("failed to read the key file {}", to.path.display()))
+            .because("there is no such file")
+            .hint("`age-keygen -o FILE` makes one; without `--to` a new key is made here"));
+    }
+    let dir = directory(invocation);
+    let lock = dir.lock("state rotate", SystemTime::now())?;
+    let rotated = dir.rotate(&file, to.as_ref(), SystemTime::now())?;
+    drop(lock);
+    let screen = &invocation.screen;
+    for (stack, count) in &rotated.stacks {
+        let done = match count {
+            0 => ": it was sealed for this key already".to_owned(),
+            count => format!(": {count} secrets sealed anew"),
+        };
+        screen.line(1, &[(Tone::Strong, stack), (Tone::Plain, &done)]);
+    }
+    let Rotated { recipient, file, earlier, new, stacks } = &rotated;
+    let what = if *new { "The key is a new one" } else { "An earlier rotation is finished. The key is the same" };
+    let lines = [
+        format!("{what}: {recipient}, in {file}. Keep a copy of it: without it nothing is opened."),
+        format!(
+            "The keys before it are in {earlier}. Copies of the state made earlier, and other labs with this key file, \
+             still need them; remove that file when none of them does."
+        ),
+        format!(
+            "Plans that were saved before are refused from now on; `{} preview --out` makes new ones.",
+            invocation.name
+        ),
+        "Whoever has the old key and a copy of the state made earlier can read the secrets in it: change those, too."
+            .to_owned(),
+    ];
+    lines.iter().for_each(|line| screen.line(0, &[(Tone::Plain, line)]));
+    screen.event(
+        "rotated",
+        json!({"recipient": recipient, "file": file, "earlier": earlier, "new": new, "stacks": stacks}),
+    );
+    Ok(0)
 }
 
 fn forget(invocation: &Invocation<'_>, target: &str, yes: bool) -> Result<u8, Trouble> {

@@ -76,6 +76,7 @@ impl From<LabError> for Trouble {
     fn from(error: LabError) -> Trouble {
         match error {
             LabError::Store(error) => error.into(),
+            LabError::Keys(error) => error.into(),
             LabError::Lock(_) | LabError::Disk { .. } => split(&error.to_string()),
         }
     }

@@ -416,6 +416,69 @@ fn the_state_is_listed_verified_and_forgotten() {
 }
 
 #[test]
+fn a_rotated_key_opens_everything_and_changes_no_plan() {
+    let bench = Bench::new();
+    let key = "# mine\nAGE-SECRET-KEY-1V4MX2UNEVFHKG7FQDDHX7AMNYP6XS6TNYPKXZC38WVSXKETEYYSSWQAH65\n";
+    std::fs::write(bench.file("age.key"), key).unwrap();
+    let run = |arguments: &str| {
+        bench.run_in(program, arguments, |around| {
+            around.keys = None;
+            around.variables.insert("LAB_AGE_KEY_FILE".into(), bench.file("age.key").display().to_string());
+        })
+    };
+    assert_eq!(run("up --yes").exit, 0);
+    let shown = run("output key --show-secrets").out;
+    assert_eq!(run("preview --destroy --out @plan").exit, 0);
+    let ran = run("state rotate");
+    assert_eq!((ran.exit, ran.err.as_str()), (0, ""));
+    let new = std::fs::read_to_string(bench.file("age.key")).unwrap();
+    let recipient = new.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    assert_snapshot!(ran.out.replace(recipient, "age1..."), @"
+      homelab: 3 secrets sealed anew
+    The key is a new one: age1..., in DIR/age.key. Keep a copy of it: without it nothing is opened.
+    The keys before it are in DIR/age.key.old. Copies of the state made earlier, and other labs with this key file, still need them; remove that file when none of them does.
+    Plans that were saved before are refused from now on; `homelab preview --out` makes new ones.
+    Whoever has the old key and a copy of the state made earlier can read the secrets in it: change those, too.
+    ");
+    assert_snapshot!(run("preview --exit-code").out, @"homelab: nothing to do, 2 unchanged.");
+    assert_eq!(run("output key --show-secrets").out, shown);
+    let refused = run("destroy @plan --yes");
+    assert_eq!(refused.exit, 1);
+    assert_snapshot!(refused.err, @"
+    error: failed to apply the plan
+      cause: the state has changed since it was made
+      try: look at a new one with `preview --out`; nothing was changed
+    ");
+    // Without the keys that were put aside, the old plan is not even opened, and the state is.
+    std::fs::remove_file(bench.file("age.key.old")).unwrap();
+    assert_eq!(run("preview --exit-code").exit, 0);
+    let refused = run("destroy @plan --yes");
+    assert_snapshot!(refused.err.replace(recipient, "age1..."), @"
+    error: failed to open the secrets of the plan
+      cause: open a sealed secret: no key of DIR/age.key fits; it has age1...
+      try: make it anew with `preview --out`: the key was rotated since, or it is somebody else's plan
+    ");
+    // Back to the key from before.
+    std::fs::write(bench.file("mine.key"), key).unwrap();
+    let ran = run("state rotate --json --to @mine.key");
+    assert_eq!(ran.exit, 0, "{}", ran.err);
+    let event: Value = serde_json::from_str(ran.out.trim()).unwrap();
+    assert_eq!((event["event"].as_str(), event["new"].as_bool()), (Some("rotated"), Some(true)));
+    assert_eq!(event["stacks"]["homelab"], 3);
+    assert_eq!(run("output key --show-secrets").out, shown);
+    let ran = run("state rotate --to @nowhere.key");
+    assert_eq!(ran.exit, 1);
+    assert_snapshot!(ran.err, @"
+    error: failed to read the key file DIR/nowhere.key
+      cause: there is no such file
+      try: `age-keygen -o FILE` makes one; without `--to` a new key is made here
+    ");
+    for (path, bytes) in files(&bench.state()) {
+        assert!(!String::from_utf8_lossy(&bytes).contains("AGE-SECRET-KEY"), "{}", path.display());
+    }
+}
+
+#[test]
 fn events_are_a_json_object_a_line_with_a_version() {
     let bench = Bench::new();
     let ran = bench.run(program, "up --yes --json --parallel 1");
@@ -587,7 +650,7 @@ fn a_command_line_that_is_not_understood_exits_64() {
       drift     Show what was changed by somebody else: as declared, as last applied, as it is
       import    Take over something that exists already, for a resource the program declares
       output    Show what the program returned when it was last applied
-      state     Look at what is recorded
+      state     Look at what is recorded, check it, seal it for another key, forget
       rehearse  Apply the program to a simulated lab and check that a second plan is empty
 
     Options:

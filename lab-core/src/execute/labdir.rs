@@ -2,6 +2,8 @@
 
 use super::disk::{Disk, RealDisk};
 use super::lock::{Lock, LockError};
+use super::rotate::{Rotated, rotate};
+use super::seal::{KeyFile, SealError};
 use super::store::{KeySource, Store, StoreError};
 use crate::model::{Marked, Vault, map_secrets};
 use crate::plan::ForeignClaim;
@@ -26,6 +28,9 @@ pub enum LabError {
     /// A state in it cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys cannot be read or replaced.
+    #[error(transparent)]
+    Keys(#[from] SealError),
     /// It cannot be listed.
     #[error("list the lab directory {dir}: {source}")]
     Disk {
@@ -63,6 +68,27 @@ impl LabDir {
         Ok(Store::open(self.disk.clone(), stack, keys)?)
     }
 
+    /// Puts another key in the place of the one that seals, and seals all stacks anew; see [`rotate`]. The caller holds
+    /// the lock.
+    ///
+    /// `to` is a file with the key to use; without it a new one is made.
+    pub fn rotate(&self, file: &KeyFile, to: Option<&KeyFile>, now: SystemTime) -> Result<Rotated, LabError> {
+        file.outside(&self.dir)?;
+        // Also says what a missing or broken file needs, by the name that its owner knows.
+        file.load()?;
+        let to = match to {
+            Some(to) => {
+                to.outside(&self.dir)?;
+                Some(to.load()?)
+            }
+            None => None,
+        };
+        let (dir, name) = file.placed()?;
+        // Another lab may use the same key: of two rotations at once, the key that one makes could be lost to the other.
+        let _turn = KeysTurn::take(&dir)?;
+        rotate(self.disk.clone(), &self.stacks()?, &RealDisk::new(dir), &name, to, now)
+    }
+
     /// Returns the names of the stacks that were ever applied.
     pub fn stacks(&self) -> Result<Vec<String>, LabError> {
         let names = self.disk.list().map_err(|source| LabError::Disk { dir: self.dir.clone(), source })?;
@@ -70,6 +96,34 @@ impl LabDir {
             names.iter().filter_map(|name| name.strip_suffix(".journal")).map(str::to_owned).collect();
         stacks.sort();
         Ok(stacks)
+    }
+}
+
+/// The turn to replace a key file, held by a lock on its directory: the file itself is another one afterwards.
+struct KeysTurn(Option<std::fs::File>);
+
+impl KeysTurn {
+    fn take(dir: &Path) -> Result<KeysTurn, SealError> {
+        // Elsewhere a directory cannot be opened as a file.
+        if !cfg!(unix) {
+            return Ok(KeysTurn(None));
+        }
+        let failed = |source| SealError::Disk { attempt: "replace", path: dir.display().to_string(), source };
+        let held = std::fs::File::open(dir).map_err(failed)?;
+        match held.try_lock() {
+            Ok(()) => Ok(KeysTurn(Some(held))),
+            Err(std::fs::TryLockError::WouldBlock) => Err(SealError::Busy { path: dir.display().to_string() }),
+            Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
+impl Drop for KeysTurn {
+    fn drop(&mut self) {
+        if let Some(held) = &self.0 {
+            // Closing it does the same, but for a process that is just being started and has a copy of it.
+            let _ = held.unlock();
+        }
     }
 }
 

@@ -76,6 +76,9 @@ impl Refused {
             Refused::Newer { .. } => "use the version of lab that wrote it, or make it anew with `preview --out`",
             Refused::Stack { .. } => "apply it with the program and the `--env` that made it",
             Refused::Changed(_) => "look at a new one with `preview --out`; nothing was changed",
+            Refused::Sealed(SealError::WrongKey { .. }) => {
+                "make it anew with `preview --out`: the key was rotated since, or it is somebody else's plan"
+            }
             Refused::Sealed(error) => error.hint(),
         }
     }

@@ -23,7 +23,10 @@ use std::time::SystemTime;
 /// The environment variable that names the key file.
 pub const KEY_FILE_VARIABLE: &str = "LAB_AGE_KEY_FILE";
 
-/// The keys of this user. The first one seals, all of them open: put a new key first to rotate.
+/// What follows the name of a key file in that of the keys that sealed before.
+pub(super) const EARLIER: &str = ".old";
+
+/// The keys of this user. The first one seals, all of them open.
 #[derive(Clone)]
 pub struct Keys {
     identities: Vec<Identity>,
@@ -73,12 +76,18 @@ pub enum SealError {
     /// The key file cannot be read or written.
     #[error("{attempt} the key file {path}: {source}")]
     Disk {
-        /// `read` or `create`.
+        /// `read`, `create` or `replace`.
         attempt: &'static str,
         /// The key file.
         path: String,
         /// What the file system said.
         source: io::Error,
+    },
+    /// Somebody else is replacing the keys.
+    #[error("replace the keys in {path}: another rotation of them is under way")]
+    Busy {
+        /// The directory of the key file.
+        path: String,
     },
     /// No key fits.
     #[error("open a sealed secret: no key of {place} fits; it has {}", recipients.join(", "))]
@@ -110,8 +119,10 @@ impl SealError {
             SealError::Inside { .. } => "move the key file out of the lab directory and point LAB_AGE_KEY_FILE at it",
             SealError::Malformed { .. } => "the file needs one AGE-SECRET-KEY-1... per line, as age-keygen writes it",
             SealError::Disk { .. } => "see that the file and its directory belong to you and can be read and written",
+            SealError::Busy { .. } => "wait for it to end, then run the command again",
             SealError::WrongKey { .. } => {
-                "add the key that sealed it as another line of the key file, or point LAB_AGE_KEY_FILE at the right one"
+                "add the key that sealed it as another line of the key file (after a rotation it is in the file of the \
+                 same name that ends in .old), or point LAB_AGE_KEY_FILE at the right one"
             }
             SealError::Damaged { .. } => "restore the state from a backup",
         }
@@ -137,27 +148,57 @@ impl KeyFile {
         Ok(KeyFile { path: config.join("lab").join("age.key"), named: false })
     }
 
-    /// Reads the keys.
+    /// Reads the keys: those of the file, and behind them those that a rotation has put aside next to it.
     pub fn load(&self) -> Result<Keys, SealError> {
         let path = self.path.display().to_string();
-        match fs::read_to_string(&self.path) {
-            Ok(text) => Keys::parse(&text, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(SealError::Missing { path, named: self.named })
+        let read = |path: &Path| {
+            let named = path.display().to_string();
+            match fs::read_to_string(path) {
+                Ok(text) => Keys::parse(&text, named).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                // `read_to_string` says only that it is not UTF-8, never what it read.
+                Err(source) => Err(SealError::Disk { attempt: "read", path: named, source }),
             }
-            // `read_to_string` says only that it is not UTF-8, never what it read.
-            Err(source) => Err(SealError::Disk { attempt: "read", path, source }),
+        };
+        let keys = read(&self.path)?.ok_or(SealError::Missing { path, named: self.named })?;
+        match read(&self.earlier())? {
+            Some(earlier) => Ok(keys.before(earlier)),
+            None => Ok(keys),
         }
+    }
+
+    /// Returns where a rotation puts the keys aside that sealed before: next to the file, wherever links lead to.
+    pub fn earlier(&self) -> PathBuf {
+        let mut path = resolved(&self.path).into_os_string();
+        path.push(EARLIER);
+        path.into()
+    }
+
+    /// Refuses a key that lies in the lab directory `lab`, next to what it locks.
+    pub(super) fn outside(&self, lab: &Path) -> Result<(), SealError> {
+        if resolved(&self.path).starts_with(resolved(lab)) {
+            let (path, lab) = (self.path.display().to_string(), lab.display().to_string());
+            return Err(SealError::Inside { path, lab });
+        }
+        Ok(())
+    }
+
+    /// Returns the directory and the name of the file, wherever links lead to.
+    pub(super) fn placed(&self) -> Result<(PathBuf, String), SealError> {
+        let path = resolved(&self.path);
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        name.zip(path.parent()).map(|(name, dir)| (dir.to_owned(), name)).ok_or_else(|| SealError::Disk {
+            attempt: "replace",
+            path: self.path.display().to_string(),
+            source: io::ErrorKind::InvalidInput.into(),
+        })
     }
 
     /// Reads the keys; makes a key first when there is no file and the user did not name one. The file gets mode 0600.
     ///
     /// `lab` is the lab directory, in which the key must not lie.
     pub fn load_or_create(&self, lab: &Path, now: SystemTime) -> Result<Keys, SealError> {
-        if resolved(&self.path).starts_with(resolved(lab)) {
-            let (path, lab) = (self.path.display().to_string(), lab.display().to_string());
-            return Err(SealError::Inside { path, lab });
-        }
+        self.outside(lab)?;
         match self.load() {
             Err(SealError::Missing { named: false, .. }) => {
                 let failed = |source| {
@@ -175,22 +216,18 @@ impl KeyFile {
     fn create(&self, now: SystemTime) -> io::Result<()> {
         let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         make_dir(dir)?;
-        let identity = Identity::generate();
+        let text = Keys::throwaway().text("created", now);
         let staged = dir.join(format!(".age.key.{}", Ids::random().next()));
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&staged)?;
-        let written = write!(
-            file,
-            "# created: {}\n# public key: {}\n{}\n",
-            rfc3339(now),
-            identity.to_public(),
-            identity.to_string().expose_secret()
-        );
         // A link, not a rename: of two processes that make the first key, the second must not overwrite it.
-        let linked = written.and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&staged, &self.path));
+        let linked = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::hard_link(&staged, &self.path));
         let removed = fs::remove_file(&staged);
         match linked {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -251,6 +288,33 @@ impl Keys {
         self.identities[0].to_public().to_string()
     }
 
+    /// Returns the public halves of all keys, the one that seals first.
+    pub fn recipients(&self) -> Vec<String> {
+        self.identities.iter().map(|identity| identity.to_public().to_string()).collect()
+    }
+
+    /// Returns these keys with those of `earlier` behind them: the first of these seals, all of both open.
+    pub(super) fn before(mut self, earlier: Keys) -> Keys {
+        let known = self.recipients();
+        let new = earlier.identities.into_iter().filter(|key| !known.contains(&key.to_public().to_string()));
+        self.identities.extend(new);
+        self
+    }
+
+    /// Returns a key file with the key that seals, and says in it since when: `created`.
+    pub(super) fn text(&self, since: &str, now: SystemTime) -> String {
+        let identity = &self.identities[0];
+        let (time, public) = (rfc3339(now), identity.to_public());
+        format!("# {since}: {time}\n# public key: {public}\n{}\n", identity.to_string().expose_secret())
+    }
+
+    /// Returns true when `sealed` was sealed for the key that seals now. Its content is not looked at.
+    pub fn is_current(&self, sealed: &str) -> bool {
+        let Ok(bytes) = BASE64_STANDARD.decode(sealed) else { return false };
+        let first = std::iter::once(&self.identities[0] as &dyn age::Identity);
+        Decryptor::new_buffered(&bytes[..]).and_then(|decryptor| decryptor.decrypt(first)).is_ok()
+    }
+
     /// Seals `plain`: base64 of an age file for the first key. Sealing twice gives two different texts.
     pub fn seal(&self, plain: &[u8]) -> String {
         let sealed = age::encrypt(&self.identities[0].to_public(), plain);
@@ -267,8 +331,7 @@ impl Keys {
             .and_then(|decryptor| decryptor.decrypt(identities))
             .map_err(|error| match error {
                 DecryptError::NoMatchingKeys => {
-                    let recipients = self.identities.iter().map(|key| key.to_public().to_string()).collect();
-                    SealError::WrongKey { place: self.place.clone(), recipients }
+                    SealError::WrongKey { place: self.place.clone(), recipients: self.recipients() }
                 }
                 DecryptError::UnknownFormat => damaged("it is not an age file that this version knows"),
                 // The type is not ours and may grow.

@@ -213,6 +213,25 @@ impl Store {
         }
     }
 
+    /// Seals anew for the key that seals now whatever is sealed for another, all of it in one snapshot that takes the
+    /// place of the file, and returns how much that was. The values and their fingerprints stay as they are.
+    pub fn seal_anew(&mut self) -> Result<usize, StoreError> {
+        let failed = |source| keys_error(&self.stack, source);
+        let keys = self.keys.for_opening().map_err(failed)?;
+        // Before anything is pruned: what nothing refers to any more may still lie in a frame.
+        let mut count = 0;
+        for sealed in self.state.key.iter_mut().chain(self.state.secrets.values_mut()) {
+            if !keys.is_current(sealed) {
+                *sealed = keys.seal(&keys.open(sealed).map_err(failed)?);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.compact()?;
+        }
+        Ok(count)
+    }
+
     /// Returns how many frames were written since the last snapshot.
     pub fn frames(&self) -> u64 {
         self.journal.as_ref().map_or(0, Journal::frames)

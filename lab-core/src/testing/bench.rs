@@ -28,6 +28,7 @@ pub struct Bench {
     runs: Arc<AtomicU64>,
     vocabulary: Vocabulary,
     keeps_frames: bool,
+    keys: Keys,
 }
 
 /// How one run on a bench is disturbed.
@@ -70,6 +71,7 @@ impl Bench {
             runs: Arc::default(),
             vocabulary: Vocabulary::default(),
             keeps_frames: false,
+            keys: Keys::fixed(),
         }
     }
 
@@ -122,6 +124,16 @@ impl Bench {
         self
     }
 
+    /// Returns the same bench with other keys than [`Keys::fixed`].
+    pub fn with_keys(mut self, keys: Keys) -> Bench {
+        self.keys = keys;
+        self
+    }
+
+    fn keys(&self) -> KeySource {
+        KeySource::Given(self.keys.clone())
+    }
+
     /// Returns the same bench knowing a provider that no program declares.
     pub fn knows<P: crate::model::Provider>(mut self) -> Bench {
         self.vocabulary.learn::<P>();
@@ -155,7 +167,7 @@ impl Bench {
     ///
     /// When it cannot be read.
     pub fn state(&self) -> State {
-        match Store::look(&self.disk, &self.name, &keys()) {
+        match Store::look(&self.disk, &self.name, &self.keys()) {
             Ok(look) => look.state,
             Err(error) => panic!("the state of {} cannot be read: {error}", self.name),
         }
@@ -178,7 +190,7 @@ impl Bench {
         &self,
         program: impl Fn(&Stack) -> Result<T, ProgramError>,
     ) -> Result<Declared, ProgramError> {
-        let look = Store::look(&self.disk, &self.name, &keys())?;
+        let look = Store::look(&self.disk, &self.name, &self.keys())?;
         self.declare(&look.vault, program)
     }
 
@@ -200,7 +212,7 @@ impl Bench {
         let names = self.disk.list()?;
         let stacks: Vec<String> =
             names.iter().filter_map(|name| name.strip_suffix(".journal")).map(str::to_owned).collect();
-        Ok(neighbours(&self.disk, &stacks, &self.name, &keys(), vault)?)
+        Ok(neighbours(&self.disk, &stacks, &self.name, &self.keys(), vault)?)
     }
 
     /// Returns the plan of `up`, without looking at the world.
@@ -270,7 +282,7 @@ impl Bench {
             let clock = Clock::starting(self.now, 1);
             let link = (self.link)(clock.clone());
             let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-            let (store, _) = Store::open(disk, &self.name, keys()).map_err(|error| error.to_string())?;
+            let (store, _) = Store::open(disk, &self.name, self.keys()).map_err(|error| error.to_string())?;
             let declared = self.declare(store.vault(), &program).map_err(|error| error.to_string())?;
             let declared = Arc::new(declared);
             let (_, foreign) = self.neighbours(&declared.vault).map_err(|error| error.to_string())?;
@@ -314,7 +326,7 @@ impl Bench {
             let clock = Clock::starting(self.now, 1);
             let link = (self.link)(clock.clone());
             let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-            let (store, _) = Store::open(disk, &self.name, keys()).map_err(|error| error.to_string())?;
+            let (store, _) = Store::open(disk, &self.name, self.keys()).map_err(|error| error.to_string())?;
             let declared = self.declare(store.vault(), &program).map_err(|error| error.to_string())?;
             let ledger = Ledger::new(store, clock);
             let seen = observe(Arc::new(declared), &ledger, &link, true).await;
@@ -324,10 +336,6 @@ impl Bench {
         };
         block_on(run).unwrap_or_else(|error| panic!("refresh: {error}"))
     }
-}
-
-fn keys() -> KeySource {
-    KeySource::Given(Keys::fixed())
 }
 
 /// Runs a future on a runtime whose clock stands still until everything waits.
