@@ -8,6 +8,7 @@
 //! What is not modelled answers `Unimplemented` or 501 with its name, never success. Simulated time runs faster than
 //! the wall's, and faults strike as a [`Faults`] plan says.
 
+mod control_plane;
 mod faults;
 pub mod kube;
 mod proxy;
@@ -18,6 +19,7 @@ mod talos;
 mod tls;
 mod world;
 
+pub use control_plane::{ASSETS_VARIABLE, Assets, ControlPlane};
 pub use faults::{Call, Fault, Faults};
 pub use proxy::Dialled;
 pub use rack::{Contents, Disk, DiskKind, Machine, Nfs, Options, Rack, gigabytes};

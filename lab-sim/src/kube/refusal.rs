@@ -273,7 +273,8 @@ impl Refusal {
         if !self.reason.is_empty() {
             body["reason"] = self.reason.clone().into();
         }
-        if !self.details.is_empty() {
+        // The generic ones of the real server always carry details, also when there is nothing to say.
+        if !self.details.is_empty() || matches!(self.reason.as_str(), "Invalid" | "UnsupportedMediaType" | "NotFound") {
             body["details"] = Value::Object(self.details.clone());
         }
         body
