@@ -30,6 +30,10 @@
 //! - **A claim** is something occupied exclusively, such as an address. Two claims that overlap are a problem of the
 //!   plan, with both source lines. See [`Claim`].
 //! - **The plan** is complete before anything happens; **the run** may be killed anywhere and is simply run again.
+//! - **An environment** is a stack with a configuration file of its own, of the same program; what one was applied as,
+//!   another takes over. See [`Lab::environments`] and [`Stack::promoted_from`].
+//! - **A maintenance window** holds what interrupts until it opens, and lets the rest through. See
+//!   [`Stack::maintenance`].
 //! - **A rehearsal** runs the unchanged program on a simulated lab, in seconds. See [`sim`].
 //! - **A test** snapshots the plan of a whole lab in three lines. See [`testing`].
 //!
@@ -38,7 +42,7 @@
 //! All are on by default; a program that needs less builds less: `talos`, `proxmox`, `kube`, `addons`, `plex`,
 //! `sim`.
 
-pub use lab_cli::{Lab, Surroundings};
+pub use lab_cli::{Environments, Lab, Surroundings, configuration};
 pub use lab_core::*;
 
 #[cfg(feature = "addons")]
@@ -57,7 +61,9 @@ pub use lab_talos as talos;
 /// What nearly every program needs.
 pub mod prelude {
     pub use crate::Lab;
-    pub use lab_core::{Component, Handle, Input, Output, ProgramError, Scope, Secret, Stack, Subnet};
+    pub use lab_core::{
+        Component, Handle, Input, Output, Placed, ProgramError, Range, Scope, Secret, Stack, Subnet, Windows,
+    };
     pub use serde::{Deserialize, Serialize};
     pub use std::process::ExitCode;
 }

@@ -1,6 +1,7 @@
 //! A lab: a named program, ready to be a command line.
 
 use crate::arguments::{Arguments, Rehearse, Verb};
+use crate::environments::{Files, Unloaded};
 use crate::invocation::Invocation;
 use crate::surroundings::Surroundings;
 use crate::trouble::{FAILED, Trouble, USAGE};
@@ -8,10 +9,8 @@ use crate::{drift, import, output, panics, preview, refresh, rehearse, state, up
 use clap::{CommandFactory, FromArgMatches};
 use lab_core::execute::Simulator;
 use lab_core::plan;
-use lab_core::{Declared, ProgramError, Provider, Stack, Vault, Vocabulary};
+use lab_core::{Declared, Neighbours, ProgramError, Provider, Stack, Vault, Vocabulary};
 use serde::Serialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -25,19 +24,31 @@ pub struct Lab {
     pub(crate) hardware: Option<Box<dyn Simulator>>,
     vocabulary: Vocabulary,
     rehearse_by_default: bool,
+    /// Where the configuration of each environment lies, when there is one.
+    pub(crate) environments: Option<Files>,
 }
 
-type Load = dyn Fn(&str, Option<&str>, Vault, BTreeMap<String, Value>) -> Result<Declared, ProgramError>;
+type Load = dyn Fn(&str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded>;
 
 impl Lab {
     /// Returns the lab called `name`, which `program` declares.
     pub fn new<T: Serialize>(name: &str, program: impl Fn(&Stack) -> Result<T, ProgramError> + 'static) -> Lab {
+        Lab::loading(name, move |stack, env, vault, neighbours| {
+            Stack::load(stack, env, vault, neighbours, &program).map_err(Unloaded::Program)
+        })
+    }
+
+    pub(crate) fn loading(
+        name: &str,
+        load: impl Fn(&str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded> + 'static,
+    ) -> Lab {
         Lab {
             name: name.to_owned(),
-            load: Box::new(move |stack, env, vault, neighbours| Stack::load(stack, env, vault, neighbours, &program)),
+            load: Box::new(load),
             hardware: None,
             vocabulary: Vocabulary::default(),
             rehearse_by_default: false,
+            environments: None,
         }
     }
 
@@ -134,6 +145,9 @@ impl Lab {
     }
 
     async fn do_it(&self, verb: Verb, invocation: &Invocation<'_>) -> Result<u8, Trouble> {
+        if let Some(files) = &self.environments {
+            files.check(invocation.global.env.as_deref())?;
+        }
         match verb {
             Verb::Preview(preview) => preview::preview(invocation, &preview).await,
             Verb::Up(run) => up::up(invocation, plan::Verb::Up, &run).await,
@@ -153,7 +167,7 @@ impl Lab {
         stack: &str,
         env: Option<&str>,
         vault: Vault,
-        neighbours: BTreeMap<String, Value>,
+        neighbours: Neighbours,
     ) -> Result<Declared, Trouble> {
         let known = vault.clone();
         let attempt = catch_unwind(AssertUnwindSafe(|| (self.load)(stack, env, vault, neighbours)));
@@ -161,7 +175,8 @@ impl Lab {
             |why: String| Trouble::new("the program failed, so nothing was planned").because(known.scrub(&why));
         let mut declared = match attempt {
             Ok(Ok(declared)) => declared,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Ok(Err(Unloaded::Program(error))) => return Err(failed(error.to_string())),
+            Ok(Err(Unloaded::Trouble(trouble))) => return Err(trouble),
             Err(panic) => return Err(failed(format!("it panicked: {}", panics::told(&*panic)))),
         };
         declared.vocabulary.merge(&self.vocabulary);

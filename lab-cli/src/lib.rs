@@ -22,7 +22,9 @@
 
 mod arguments;
 mod asked;
+pub mod configuration;
 mod drift;
+mod environments;
 mod import;
 mod invocation;
 mod lab;
@@ -40,6 +42,7 @@ mod surroundings;
 mod trouble;
 mod up;
 
+pub use environments::Environments;
 pub use lab::Lab;
 pub use lab_core::ProgramError;
 pub use surroundings::{Surroundings, Transcript};

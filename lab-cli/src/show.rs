@@ -22,14 +22,25 @@ fn event(plan: &Plan) -> Value {
         *counts.entry(step["action"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
     }
     let moves: Vec<Value> = plan.moves.iter().map(|(from, to)| json!({"from": from, "to": to})).collect();
+    let held: Vec<Value> = plan
+        .held
+        .iter()
+        .map(|held| {
+            let mut shown = step_event(&held.step, plan);
+            shown["until"] = held.until.into();
+            shown["because"] = json!(held.because);
+            shown
+        })
+        .collect();
     let destroys: Vec<Value> = plan.destroys().map(|(urn, what)| json!({"urn": urn, "what": what})).collect();
     json!({
         "stack": plan.stack,
         "verb": plan.verb,
         "empty": plan.is_empty(),
         "partial": plan.partial,
-        "summary": {"steps": counts, "moves": plan.moves.len(), "same": plan.same, "problems": plan.problems.len()},
+        "summary": {"steps": counts, "moves": plan.moves.len(), "held": plan.held.len(), "same": plan.same, "problems": plan.problems.len()},
         "steps": steps,
+        "held": held,
         "moves": moves,
         "destroys": destroys,
         "problems": plan.problems,

@@ -165,7 +165,11 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
         let tone = if exit == 0 { Tone::Strong } else { Tone::Error };
         screen.line(0, &[(tone, &format!("{}: {}.", plan.stack, parts.join(", "))), (Tone::Plain, again)]);
     }
-    if exit == 0 && plan.verb == Verb::Up && !plan.partial {
+    if let Some(first) = plan.held.iter().min_by_key(|held| held.until) {
+        let text = format!("What is held waits for its maintenance window: run it again from {}.", first.shown);
+        screen.line(0, &[(Tone::Plain, &text)]);
+    }
+    if exit == 0 && plan.verb == Verb::Up && plan.settles() {
         show::outputs(screen, &redact(&outputs));
     }
     screen.event(

@@ -5,10 +5,8 @@ use super::lock::{Lock, LockError};
 use super::rotate::{Rotated, rotate};
 use super::seal::{KeyFile, SealError};
 use super::store::{KeySource, Store, StoreError};
-use crate::model::{Marked, Vault, map_secrets};
+use crate::model::{Marked, Neighbour, Neighbours, State, Status, Vault, map_secrets};
 use crate::plan::ForeignClaim;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -127,16 +125,16 @@ impl Drop for KeysTurn {
     }
 }
 
-/// What other stacks of a lab directory tell a program: their outputs and what they occupy. Their secrets are put
-/// into `vault`, so that they are told apart by this stack's key.
+/// What other stacks of a lab directory tell a program: their outputs, how they are, and what they occupy. Their
+/// secrets are put into `vault`, so that they are told apart by this stack's key.
 pub fn neighbours(
     disk: &dyn Disk,
     stacks: &[String],
     own: &str,
     keys: &KeySource,
     vault: &Vault,
-) -> Result<(BTreeMap<String, Value>, Vec<ForeignClaim>), StoreError> {
-    let mut outputs = BTreeMap::new();
+) -> Result<(Neighbours, Vec<ForeignClaim>), StoreError> {
+    let mut neighbours = Neighbours::new();
     let mut claims = Vec::new();
     for stack in stacks.iter().filter(|stack| *stack != own) {
         let look = Store::look(disk, stack, keys)?;
@@ -147,12 +145,25 @@ pub fn neighbours(
                 claim: claim.clone(),
             }));
         }
-        if !look.state.outputs.is_null() {
-            let own_marks = map_secrets(&look.state.outputs, &mut |marked: Marked| {
-                look.vault.get(&marked.0).ok().map(|plain| Marked(vault.put(&plain)))
-            });
-            outputs.insert(stack.clone(), own_marks);
-        }
+        let outputs = map_secrets(&look.state.outputs, &mut |marked: Marked| {
+            look.vault.get(&marked.0).ok().map(|plain| Marked(vault.put(&plain)))
+        });
+        neighbours.insert(stack.clone(), Neighbour { outputs, unwell: unwell(&look.state) });
     }
-    Ok((outputs, claims))
+    Ok((neighbours, claims))
+}
+
+/// Returns what of a stack is not as it was applied, in words.
+fn unwell(state: &State) -> Vec<String> {
+    let records = state.records.iter().filter_map(|(urn, record)| {
+        let how = match record.status {
+            _ if record.open.is_some() => "was begun and did not end",
+            Status::Ready => return None,
+            Status::Made => "is not ready",
+            Status::Begun => "was begun and did not end",
+            Status::Gone => "is gone",
+        };
+        Some(format!("{} {} {how}", urn.kind(), urn.short()))
+    });
+    records.collect()
 }

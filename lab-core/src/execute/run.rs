@@ -146,7 +146,7 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
     });
     let walk = Walk { plan, declared: declared.clone(), ledger: ledger.clone(), ground, options };
     walk.walk(&mut report).await;
-    if report.complete() && !plan.partial {
+    if report.complete() && plan.settles() {
         let outputs = match plan.verb {
             Verb::Up => known(&declared.outputs, &declared, &ledger.values()),
             Verb::Destroy => Ok(Value::Null),
@@ -255,6 +255,11 @@ impl Walk<'_> {
             let mut parked = BTreeSet::new();
             while running.len() < self.options.parallel.max(1) && !self.options.interrupt.asked() && !report.stopped {
                 let Some(n) = ready.pop_first() else { break };
+                if let Some(why) = self.too_late(n) {
+                    self.hold_up(n, &why, &waiters, &mut blocked);
+                    blocked.insert(n, why);
+                    continue;
+                }
                 let work = match self.work(n) {
                     Ok(work) => work,
                     Err(error) => {
@@ -367,10 +372,38 @@ impl Walk<'_> {
         report.failed.push(Failure { urn, action, error, hint, place, open });
     }
 
-    /// Marks everything that waits for `n` as not to be started.
+    /// Returns why a step does not begin any more: the window that the plan gave it has closed.
+    fn too_late(&self, n: usize) -> Option<String> {
+        let by = SystemTime::UNIX_EPOCH + Duration::from_secs(self.plan.steps[n].begin_by?);
+        (self.ground.clock.now() >= by).then(|| "its maintenance window has closed".to_owned())
+    }
+
+    /// Marks everything that waits for the failed step `n` as not to be started.
     fn block(&self, n: usize, waiters: &BTreeMap<usize, Vec<usize>>, blocked: &mut BTreeMap<usize, String>) {
-        let mut todo = vec![n];
         let why = format!("it needs {}, which failed", self.plan.steps[n].urn.short());
+        self.strand(n, why, waiters, blocked);
+    }
+
+    /// Marks everything that waits for `n`, which is held, as not to be started.
+    fn hold_up(
+        &self,
+        n: usize,
+        why: &str,
+        waiters: &BTreeMap<usize, Vec<usize>>,
+        blocked: &mut BTreeMap<usize, String>,
+    ) {
+        let why = format!("it needs {}: {why}", self.plan.steps[n].urn.short());
+        self.strand(n, why, waiters, blocked);
+    }
+
+    fn strand(
+        &self,
+        n: usize,
+        why: String,
+        waiters: &BTreeMap<usize, Vec<usize>>,
+        blocked: &mut BTreeMap<usize, String>,
+    ) {
+        let mut todo = vec![n];
         while let Some(n) = todo.pop() {
             for waiter in waiters.get(&n).into_iter().flatten() {
                 if !blocked.contains_key(waiter) {

@@ -1,7 +1,7 @@
 //! What a program declares: the value that loading yields and planning takes.
 
 use super::erased::{ErasedProvider, ErasedQuery, ErasedType};
-use super::{Expression, Options, Rolling, Urn, Vault, Vocabulary};
+use super::{Expression, Options, Rolling, Urn, Vault, Vocabulary, Windows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,6 +44,8 @@ pub struct Declared {
     pub providers: BTreeMap<String, ProviderNode>,
     /// Rolling groups by name.
     pub groups: BTreeMap<String, Rolling>,
+    /// When what it declares may be interrupted, where no group says otherwise.
+    pub windows: Windows,
     /// What the unknowns stand for.
     pub expressions: Vec<Expression>,
     /// What the program returned, unknowns included.

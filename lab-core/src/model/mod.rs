@@ -10,6 +10,7 @@ mod link;
 mod net;
 mod options;
 mod output;
+mod placed;
 mod provider;
 mod rolling;
 mod scope;
@@ -18,6 +19,7 @@ mod state;
 mod urn;
 mod value;
 pub(crate) mod value_diff;
+mod window;
 
 pub use claim::{Claim, Hold, Lock};
 pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
@@ -27,12 +29,13 @@ pub use link::{Clock, Link, Route};
 pub use net::{Host, Range, Subnet};
 pub use options::Options;
 pub use output::{Output, join};
+pub use placed::{PLACED, Placed};
 pub use provider::{
     Change, Class, Cursor, Data, Effect, Error, Found, Id, Impact, Made, Op, Order, Owner, Provider, Query, Realm,
     Resource, Result, Step, Why,
 };
 pub use rolling::{Act, Gate, Group, Rolling, When};
-pub use scope::{Component, Declare, DeclareComponent, Handle, ProgramError, Scope, Stack};
+pub use scope::{Component, Declare, DeclareComponent, Handle, Neighbour, Neighbours, ProgramError, Scope, Stack};
 pub use secret::Secret;
 pub use state::{
     Begun, Condemned, Deed, Ended, Event, Illegal, Made as MadeRecord, Mark, Open, ProviderRecord, Record, Run, Spec,
@@ -40,6 +43,8 @@ pub use state::{
 };
 pub use urn::{Path, Urn};
 pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
+
+pub use window::{Opening, Window, Windows};
 
 pub(crate) use erased::panic_text;
 pub(crate) use value::{

@@ -5,9 +5,11 @@ use super::scope::ProgramError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
-/// An IPv4 network with a prefix length: `10.69.1.0/24`.
+/// An IPv4 network with a prefix length: `10.69.1.0/24`; in a file also with its gateway, `10.69.1.0/24 via 10.69.1.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Subnet {
     network: Ipv4Addr,
     prefix: u8,
@@ -27,8 +29,9 @@ pub struct Host {
     pub place: Place,
 }
 
-/// A range of addresses, both ends included.
+/// A range of addresses, both ends included: `10.69.1.200-10.69.1.210`, in a file also `10.69.1.200-210`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Range {
     /// The first.
     pub from: Ipv4Addr,
@@ -116,5 +119,69 @@ impl fmt::Display for Subnet {
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.from, self.to)
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = ProgramError;
+
+    fn from_str(text: &str) -> Result<Subnet, ProgramError> {
+        match text.split_once(" via ") {
+            Some((network, gateway)) => Subnet::new(network.trim())?.gateway(gateway.trim()),
+            None => Subnet::new(text),
+        }
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = ProgramError;
+
+    fn try_from(text: String) -> Result<Subnet, ProgramError> {
+        text.parse()
+    }
+}
+
+impl From<Subnet> for String {
+    fn from(subnet: Subnet) -> String {
+        match subnet.gateway {
+            Some(gateway) => format!("{subnet} via {gateway}"),
+            None => subnet.to_string(),
+        }
+    }
+}
+
+impl FromStr for Range {
+    type Err = ProgramError;
+
+    fn from_str(text: &str) -> Result<Range, ProgramError> {
+        let wrong =
+            || ProgramError::new(format!("{text:?} is not a range such as 10.0.0.50-10.0.0.69 or 10.0.0.50-69"));
+        let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+        let from: Ipv4Addr = from.trim().parse().map_err(|_| wrong())?;
+        let to = match to.trim().parse::<u8>() {
+            Ok(last) => {
+                let [a, b, c, _] = from.octets();
+                Ipv4Addr::new(a, b, c, last)
+            }
+            Err(_) => to.trim().parse().map_err(|_| wrong())?,
+        };
+        if from > to {
+            return Err(ProgramError::new(format!("the range {text:?} ends before it begins")));
+        }
+        Ok(Range { from, to })
+    }
+}
+
+impl TryFrom<String> for Range {
+    type Error = ProgramError;
+
+    fn try_from(text: String) -> Result<Range, ProgramError> {
+        text.parse()
+    }
+}
+
+impl From<Range> for String {
+    fn from(range: Range) -> String {
+        range.to_string()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::declare::Place;
 use super::erased::ErasedQuery;
-use super::{Provider, Query, Resource, Scope, Stack, Urn, erased};
+use super::{Provider, Query, Resource, Scope, Stack, Urn, Windows, erased};
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Rolling {
     pub at_most: usize,
     /// What must hold before each member and after the last.
     pub gates: Vec<Gate>,
+    /// When its members may be interrupted; as the stack says when not said.
+    pub windows: Option<Windows>,
 }
 
 /// A question that must be answered before a roll goes on.
@@ -70,6 +72,12 @@ impl Group<'_> {
     pub fn gate<P: Provider, Q: Query<P>>(&self, scope: &Scope<'_, P>, query: Q) -> &Self {
         let place = Place::here();
         self.stack.add_gate(&self.name, scope.provider_name(), erased::erase_query::<P, Q>(), &query, place);
+        self
+    }
+
+    /// Says when its members may be interrupted, whatever the stack says.
+    pub fn maintenance(&self, windows: Windows) -> &Self {
+        self.stack.set_windows(&self.name, windows);
         self
     }
 

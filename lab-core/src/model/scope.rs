@@ -5,7 +5,7 @@ use super::erased::{self, ErasedQuery, Vocabulary};
 use super::output::Output;
 use super::rolling::{Act, Gate, Group, Rolling};
 use super::value::{self, Expressions, Session, Unresolved, Vault};
-use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn};
+use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn, Windows};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use std::time::Duration;
 pub struct Stack {
     name: String,
     env: Option<String>,
-    neighbours: BTreeMap<String, Value>,
+    neighbours: Neighbours,
     expressions: Expressions,
     vault: Vault,
     // Not a `RefCell`: a closure that declares is then refused for what it borrows, which is the truth, and not for
@@ -35,10 +35,23 @@ struct Draft {
     nodes: Vec<Node>,
     providers: BTreeMap<String, ProviderNode>,
     groups: BTreeMap<String, Rolling>,
+    windows: Windows,
     problems: Vec<(Place, String)>,
     reads: BTreeMap<String, String>,
     vocabulary: Vocabulary,
     taken: BTreeMap<Urn, Place>,
+}
+
+/// The other stacks of a lab directory, by name.
+pub type Neighbours = BTreeMap<String, Neighbour>;
+
+/// What another stack of the lab directory shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Neighbour {
+    /// What its program returned when it was last applied as a whole; null when it never was.
+    pub outputs: Value,
+    /// What of it is not as it was applied: begun, not ready or gone.
+    pub unwell: Vec<String>,
 }
 
 /// What a program failed with, before anything was planned.
@@ -70,13 +83,13 @@ impl<E: std::error::Error> From<E> for ProgramError {
 }
 
 impl Stack {
-    /// Runs `program` on an empty stack and returns what it declared. `neighbours` are the outputs of the other stacks
-    /// of the lab directory.
+    /// Runs `program` on an empty stack and returns what it declared. `neighbours` are the other stacks of the lab
+    /// directory.
     pub fn load<T: Serialize>(
         name: &str,
         env: Option<&str>,
         vault: Vault,
-        neighbours: BTreeMap<String, Value>,
+        neighbours: Neighbours,
         program: impl FnOnce(&Stack) -> Result<T, ProgramError>,
     ) -> Result<Declared, ProgramError> {
         Urn::valid_part(name).map_err(ProgramError::new)?;
@@ -101,6 +114,7 @@ impl Stack {
             nodes: draft.nodes,
             providers: draft.providers,
             groups: draft.groups,
+            windows: draft.windows,
             expressions,
             outputs,
             problems: draft.problems,
@@ -162,11 +176,24 @@ impl Stack {
         if at_most == 0 {
             draft.problems.push((place.clone(), format!("rolling group {name} would let no member be changed")));
         }
-        let group = Rolling { name: name.to_owned(), at_most: at_most.max(1), gates: Vec::new() };
+        let group = Rolling { name: name.to_owned(), at_most: at_most.max(1), gates: Vec::new(), windows: None };
         if draft.groups.insert(name.to_owned(), group).is_some() {
             draft.problems.push((place, format!("a rolling group named {name} is declared already")));
         }
         Group { stack: self, name: name.to_owned() }
+    }
+
+    /// Says when what this stack manages may be interrupted. Outside of it, a step that interrupts something, destroys
+    /// data or replaces what exists is planned as held until the next window, with everything that waits for it; the
+    /// rest is done. What is made for the first time is never held, nor is what was begun, and neither is `destroy`.
+    pub fn maintenance(&self, windows: Windows) {
+        self.draft().windows = windows;
+    }
+
+    pub(super) fn set_windows(&self, group: &str, windows: Windows) {
+        if let Some(group) = self.draft().groups.get_mut(group) {
+            group.windows = Some(windows);
+        }
     }
 
     pub(super) fn add_gate<Q: Serialize + DeserializeOwned>(
@@ -190,13 +217,42 @@ impl Stack {
 
     /// Returns the outputs of another stack of this lab directory, as it was last applied.
     pub fn outputs_of<T: DeserializeOwned>(&self, stack: &str) -> Result<T, ProgramError> {
-        let outputs = self.neighbours.get(stack).ok_or_else(|| {
+        let applied = self.neighbours.get(stack).map(|neighbour| &neighbour.outputs).filter(|it| !it.is_null());
+        let outputs = applied.ok_or_else(|| {
             ProgramError::new(format!("stack {stack} was never applied in this lab directory: run its `up` first"))
         })?;
         self.draft().reads.insert(stack.to_owned(), value::digest(outputs));
         value::decode(outputs, &self.vault).map_err(|error| {
             ProgramError::new(format!("the outputs of stack {stack} are not of the type that is asked for: {error}"))
         })
+    }
+
+    /// Returns what the environment `env` of this lab returned when it was last applied as a whole, for what is tried
+    /// there before it is used here.
+    ///
+    /// A roll-out that failed, was interrupted or is held by a maintenance window returns nothing, so what is read was
+    /// applied and was ready. It is an error when it never was, and when anything of it is no longer as it was applied:
+    /// begun, not ready, or gone when it was last looked at.
+    pub fn promoted_from<T: DeserializeOwned>(&self, env: &str) -> Result<T, ProgramError> {
+        let suffix = self.env.as_deref().map(|own| format!("-{own}"));
+        let Some(lab) = suffix.and_then(|suffix| self.name.strip_suffix(&suffix)) else {
+            return Err(ProgramError::new(format!("nothing is promoted from {env} to no environment: say `--env`")));
+        };
+        let from = format!("{lab}-{env}");
+        if from == self.name {
+            return Err(ProgramError::new(format!("{env} cannot be promoted from itself")));
+        }
+        let unwell = self.neighbours.get(&from).map(|neighbour| neighbour.unwell.as_slice()).unwrap_or_default();
+        if let Some(first) = unwell.first() {
+            let more = match unwell.len() {
+                1 => String::new(),
+                n => format!(", and {} more", n - 1),
+            };
+            return Err(ProgramError::new(format!(
+                "nothing is promoted from {env}, which is not well: {first}{more}; run its `up` first"
+            )));
+        }
+        self.outputs_of(&from)
     }
 
     /// Reports a problem of the program; the plan shows it with all others.

@@ -6,7 +6,7 @@ use super::drift::drift;
 use super::fate::{Fate, Fates};
 use super::graph::Graph;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
-use super::{moves, order, roll, select};
+use super::{hold, moves, order, roll, select};
 use crate::model::{
     Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order, Path, Realm, Record,
     Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
@@ -103,6 +103,13 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     for step in steps.iter_mut().filter(|step| step.claims_deferred) {
         step.foreign.clone_from(&request.foreign);
     }
+    let (steps, mut held) = match request.verb {
+        Verb::Up => hold::hold(steps, declared, &state, request.now),
+        Verb::Destroy => (steps, Vec::new()),
+    };
+    if !request.targets.is_empty() {
+        held.retain(|held| request.targets.iter().any(|target| select::names(&held.step.urn, target)));
+    }
     let steps = roll::roll(steps, declared, &state, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, &state, &mut problems);
     let notes = if partial { Vec::new() } else { notes };
@@ -112,6 +119,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         stack: declared.stack.clone(),
         verb: request.verb,
         steps,
+        held,
         same,
         moves,
         notes,
@@ -776,6 +784,7 @@ impl Step {
             foreign: Vec::new(),
             after: Vec::new(),
             timeout: TIMEOUT.as_secs(),
+            begin_by: None,
             place: None,
         }
     }

@@ -17,6 +17,9 @@ pub struct Plan {
     pub verb: Verb,
     /// The steps, in an order that satisfies what each of them waits for.
     pub steps: Vec<Step>,
+    /// Steps that would be taken, were it not outside of a maintenance window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldStep>,
     /// How many resources stay as they are.
     pub same: usize,
     /// Old and new names of what moves.
@@ -31,6 +34,19 @@ pub struct Plan {
     pub outputs: Value,
     /// True when not everything was selected, so the outputs are not settled by this plan.
     pub partial: bool,
+}
+
+/// A step that is not taken before a maintenance window opens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldStep {
+    /// The step; what it waits for is left out.
+    pub step: Step,
+    /// When the window opens, in seconds since 1970.
+    pub until: u64,
+    /// The same, as the window's clock shows it.
+    pub shown: String,
+    /// The held one that it waits for; `None` when it is held for its own sake.
+    pub because: Option<Urn>,
 }
 
 /// What a plan was asked for.
@@ -88,6 +104,9 @@ pub struct Step {
     pub after: Vec<After>,
     /// How long it may take, in seconds.
     pub timeout: u64,
+    /// When the maintenance window closes that it must begin in, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin_by: Option<u64>,
     /// Where it was declared.
     pub place: Option<Place>,
 }
@@ -227,6 +246,11 @@ pub enum Seen {
 }
 
 impl Plan {
+    /// Returns true when executing it leaves nothing undone that the program says, so that what it returns holds.
+    pub fn settles(&self) -> bool {
+        !self.partial && self.held.is_empty()
+    }
+
     /// Returns true when executing it would change nothing.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.moves.is_empty() && self.problems.is_empty()

@@ -93,8 +93,10 @@ pub fn render(plan: &Plan) -> Vec<Line> {
             }
         }
     }
-    let outputs = Some(&plan.outputs)
-        .filter(|outputs| !plan.steps.is_empty() && !plan.partial && !crate::model::value_diff::is_leaf(Some(outputs)));
+    waiting(plan, &mut lines);
+    let outputs = Some(&plan.outputs).filter(|outputs| {
+        !plan.steps.is_empty() && plan.settles() && !crate::model::value_diff::is_leaf(Some(outputs))
+    });
     if let Some(outputs) = outputs.and_then(Value::as_object).filter(|outputs| !outputs.is_empty()) {
         lines.push(Line::new(1, Tone::Strong, "outputs"));
         for (name, value) in outputs {
@@ -116,6 +118,20 @@ pub fn render(plan: &Plan) -> Vec<Line> {
     }
     lines.push(Line::new(0, Tone::Strong, summary(plan)));
     lines
+}
+
+/// Shows what is held, by when its window opens.
+fn waiting(plan: &Plan, lines: &mut Vec<Line>) {
+    let mut by_time: BTreeMap<(u64, &str), Vec<Step>> = BTreeMap::new();
+    for held in &plan.held {
+        by_time.entry((held.until, &held.shown)).or_default().push(held.step.clone());
+    }
+    for ((_, shown), steps) in by_time {
+        lines.push(Line::new(1, Tone::Warning, format!("held until {shown}, when the maintenance window opens")));
+        // Shown as if they were all there is: the halves of a replacement are found among themselves.
+        let own = Plan { steps, held: Vec::new(), ..plan.clone() };
+        own.steps.iter().filter(|step| !replaced_away(step, &own)).for_each(|step| show_step(step, &own, lines));
+    }
 }
 
 /// Returns the plan in one sentence.
@@ -142,6 +158,11 @@ fn summary(plan: &Plan) -> String {
     }
     if parts.is_empty() {
         parts.push("nothing to do".into());
+    }
+    if let Some(first) = plan.held.iter().min_by_key(|held| held.until) {
+        let own = Plan { steps: plan.held.iter().map(|held| held.step.clone()).collect(), ..plan.clone() };
+        let n = own.steps.iter().filter(|step| !replaced_away(step, &own)).count();
+        parts.push(format!("{n} held until {}", first.shown));
     }
     parts.push(format!("{} unchanged", plan.same));
     if !plan.problems.is_empty() {

@@ -86,8 +86,8 @@ pub fn nearest<'a>(urns: impl Iterator<Item = &'a Urn>, target: &str) -> Option<
     urns.map(Urn::short).min_by_key(|name| distance(name, target))
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
+/// Returns Levenshtein's distance between two texts, for hints.
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

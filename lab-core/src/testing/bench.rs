@@ -6,11 +6,9 @@ use crate::execute::seal::{Ids, Keys};
 use crate::execute::{
     Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, Store, execute, neighbours, observe, settle,
 };
-use crate::model::{Clock, Declared, Link, ProgramError, Stack, State, Vocabulary};
+use crate::model::{Clock, Declared, Link, Neighbours, ProgramError, Stack, State, Vocabulary};
 use crate::plan::{self, Observations, Plan, Request, Verb};
 use serde::Serialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,6 +17,7 @@ use std::time::{Duration, SystemTime};
 #[derive(Clone)]
 pub struct Bench {
     name: String,
+    env: Option<String>,
     disk: FaultyDisk,
     link: Arc<dyn Fn(Clock) -> Link + Send + Sync>,
     world: Arc<World>,
@@ -63,6 +62,7 @@ impl Bench {
         let there = world.clone();
         Bench {
             name: "lab".into(),
+            env: None,
             disk: FaultyDisk::new(),
             link: Arc::new(move |clock| Link::memory(there.clone()).on(clock)),
             world,
@@ -78,6 +78,13 @@ impl Bench {
     /// Returns the same bench for a stack of another name: its states lie side by side.
     pub fn named(mut self, name: &str) -> Bench {
         self.name = name.to_owned();
+        self
+    }
+
+    /// Returns the same bench for an environment of its lab, which is a stack of its own.
+    pub fn env(mut self, env: &str) -> Bench {
+        self.name = format!("{}-{env}", self.name);
+        self.env = Some(env.to_owned());
         self
     }
 
@@ -200,15 +207,12 @@ impl Bench {
         program: impl Fn(&Stack) -> Result<T, ProgramError>,
     ) -> Result<Declared, ProgramError> {
         let (outputs, _) = self.neighbours(vault)?;
-        let mut declared = Stack::load(&self.name, None, vault.clone(), outputs, program)?;
+        let mut declared = Stack::load(&self.name, self.env.as_deref(), vault.clone(), outputs, program)?;
         declared.vocabulary.merge(&self.vocabulary);
         Ok(declared)
     }
 
-    fn neighbours(
-        &self,
-        vault: &crate::model::Vault,
-    ) -> Result<(BTreeMap<String, Value>, Vec<plan::ForeignClaim>), ProgramError> {
+    fn neighbours(&self, vault: &crate::model::Vault) -> Result<(Neighbours, Vec<plan::ForeignClaim>), ProgramError> {
         let names = self.disk.list()?;
         let stacks: Vec<String> =
             names.iter().filter_map(|name| name.strip_suffix(".journal")).map(str::to_owned).collect();

@@ -1,0 +1,169 @@
+//! Maintenance windows: what is disruptive is held outside of them, with everything that waits for it.
+
+use super::plan::{Action, HeldStep, Step};
+use crate::model::{Declared, Node, Opening, State, Status, Urn, When, Why, Windows};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+/// Returns the steps that are taken and those that are held, both in their order. `now` decides.
+///
+/// Held for its own sake is a step that interrupts something, destroys data or replaces what exists. What is under way
+/// is finished, whatever the time: it is down already. With a held step goes whatever waits for it, the other half of
+/// a replacement, what the container that it takes away holds, and what is done around a member.
+pub(super) fn hold(
+    mut steps: Vec<Step>,
+    declared: &Declared,
+    state: &State,
+    now: SystemTime,
+) -> (Vec<Step>, Vec<HeldStep>) {
+    if declared.windows.0.is_empty() && declared.groups.values().all(|group| group.windows.is_none()) {
+        return (steps, Vec::new());
+    }
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let nodes: BTreeMap<&Urn, &Node> = declared.nodes.iter().map(|node| (&node.urn, node)).collect();
+    let mut held: BTreeMap<usize, (u64, String, Option<Urn>)> = BTreeMap::new();
+    for n in 0..steps.len() {
+        if !disrupts(&steps[n]) || under_way(&steps[n].urn, declared, state) {
+            continue;
+        }
+        match windows(&steps[n].urn, declared, &nodes, state).at(now) {
+            Opening::Always => {}
+            Opening::From(until, shown) => {
+                held.insert(n, (until, shown, None));
+            }
+            Opening::Until(end) => {
+                for first in beginning(n, &steps, &nodes) {
+                    steps[first].begin_by = Some(end);
+                }
+            }
+        }
+    }
+    spread(&steps, &nodes, state, &mut held);
+    split(steps, held)
+}
+
+/// Returns true when a step takes something away from its users, or may.
+fn disrupts(step: &Step) -> bool {
+    let impact = step.interrupts.is_some() || step.destroys.is_some();
+    match step.action {
+        Action::Supersede => true,
+        Action::Update | Action::Renew | Action::Continue { .. } => impact || step.permits.replace,
+        Action::Delete { why, condemned: false, .. } => impact || why == Why::Replaced,
+        // Nobody uses what has lost its name, nor what is not there yet.
+        Action::Delete { condemned: true, .. }
+        | Action::Create
+        | Action::Import { .. }
+        | Action::Forget { .. }
+        | Action::LeaveBehind
+        | Action::Read
+        | Action::Gate { .. } => false,
+    }
+}
+
+/// Returns true when something was begun with it, or around it, that is to be finished.
+fn under_way(urn: &Urn, declared: &Declared, state: &State) -> bool {
+    let begun = state.records.get(urn).is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+    let around = declared.nodes.iter().filter(|node| node.options.act.as_ref().is_some_and(|act| act.member == *urn));
+    begun || around.into_iter().any(|node| state.records.contains_key(&node.urn))
+}
+
+/// Returns when something may be interrupted: as its rolling group says, else as the stack does.
+fn windows<'a>(urn: &Urn, declared: &'a Declared, nodes: &BTreeMap<&Urn, &Node>, state: &State) -> &'a Windows {
+    let group = match nodes.get(urn) {
+        Some(node) => node.options.rolling.as_ref(),
+        None => state.records.get(urn).and_then(|record| record.spec.rolling.as_ref()),
+    };
+    let group = group.and_then(|group| declared.groups.get(group));
+    group.and_then(|group| group.windows.as_ref()).unwrap_or(&declared.windows)
+}
+
+/// Returns the steps that a disruption begins with: what is done before a member is interrupted, or the step itself.
+/// Once they have begun, the window may close: what is half done is finished.
+fn beginning(n: usize, steps: &[Step], nodes: &BTreeMap<&Urn, &Node>) -> Vec<usize> {
+    let before: Vec<usize> = steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| step.makes())
+        .filter(|(_, step)| {
+            let act = nodes.get(&step.urn).and_then(|node| node.options.act.as_ref());
+            act.is_some_and(|act| act.when == When::Before && act.member == steps[n].urn)
+        })
+        .map(|(before, _)| before)
+        .collect();
+    if before.is_empty() { vec![n] } else { before }
+}
+
+/// Adds everything that cannot be done without what is held.
+fn spread(
+    steps: &[Step],
+    nodes: &BTreeMap<&Urn, &Node>,
+    state: &State,
+    held: &mut BTreeMap<usize, (u64, String, Option<Urn>)>,
+) {
+    loop {
+        let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
+        let gone: BTreeSet<&Urn> =
+            held.keys().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
+        let around = |urn: &Urn| state.records.get(urn).and_then(|record| record.spec.container.as_ref());
+        let inside = |urn: &Urn| {
+            let mut passed = BTreeSet::new();
+            let mut outer = around(urn);
+            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
+                if gone.contains(container) {
+                    return names.get(container).copied();
+                }
+                outer = around(container);
+            }
+            None
+        };
+        let cause = |n: usize, step: &Step| {
+            let waits = step.after.iter().map(|after| after.step).find(|after| held.contains_key(after));
+            let member = nodes.get(&step.urn).and_then(|node| node.options.act.as_ref());
+            let member = member.and_then(|act| names.get(&act.member).copied());
+            let other = names.get(&step.urn).copied().filter(|other| *other != n);
+            let along = step.removes().then(|| inside(&step.urn)).flatten();
+            waits.or(other).or(member).or(along)
+        };
+        let more: Vec<(usize, usize)> = steps
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !held.contains_key(n))
+            .filter_map(|(n, step)| Some((n, cause(n, step)?)))
+            .collect();
+        if more.is_empty() {
+            return;
+        }
+        for (n, cause) in more {
+            let (until, shown, _) = held[&cause].clone();
+            let because = (steps[n].urn != steps[cause].urn).then(|| steps[cause].urn.clone());
+            held.insert(n, (until, shown, because));
+        }
+    }
+}
+
+/// Takes the held steps out; nothing that is left waits for them.
+fn split(steps: Vec<Step>, mut held: BTreeMap<usize, (u64, String, Option<Urn>)>) -> (Vec<Step>, Vec<HeldStep>) {
+    let mut position = Vec::with_capacity(steps.len());
+    let mut kept = 0;
+    for n in 0..steps.len() {
+        position.push(kept);
+        kept += usize::from(!held.contains_key(&n));
+    }
+    let (mut taken, mut waiting) = (Vec::new(), Vec::new());
+    for (n, mut step) in steps.into_iter().enumerate() {
+        match held.remove(&n) {
+            Some((until, shown, because)) => {
+                step.after.clear();
+                if let Some(because) = &because {
+                    step.reasons.push(format!("it waits for {}, which is held", because.short()));
+                }
+                waiting.push(HeldStep { step, until, shown, because });
+            }
+            None => {
+                step.after.iter_mut().for_each(|after| after.step = position[after.step]);
+                taken.push(step);
+            }
+        }
+    }
+    (taken, waiting)
+}
