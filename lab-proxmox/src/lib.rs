@@ -4,22 +4,30 @@
 //!   it is one.
 //! - [`Vm`], [`Image`], [`CloudInit`], [`Snapshot`], [`Pool`], [`BackupServer`], [`BackupJob`], [`HighAvailability`]
 //!   and [`Rule`] are what can be declared.
-//! - [`request`] builds what is sent, as values.
+//! - [`request`] builds what is sent, as values; [`client`] sends it.
 //!
 //! Nothing here needs more than an API token: no SSH, no right of `root@pam`, no file on a node.
 
+pub mod client;
+mod follow;
+mod iso;
 mod mac;
+mod mark;
+mod property;
 mod provider;
 pub mod request;
 mod resource;
+mod scalar;
 mod size;
 mod slot;
 
+pub use client::Client;
 pub use mac::Mac;
 pub use provider::{Fingerprint, Proxmox, Trust};
 pub use resource::{
-    Address, Affinity, BackupJob, BackupServer, CloudInit, CloudInitOutputs, Disk, FullClone, HighAvailability, Image,
-    ImageOutputs, Keep, Network, Pool, Rule, Snapshot, Source, Startup, Vm, VmOutputs,
+    Address, Affinity, BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, CloudInit, CloudInitOutputs,
+    Disk, FullClone, HighAvailability, HighAvailabilityOutputs, Image, ImageOutputs, Keep, Network, Pool, PoolOutputs,
+    Rule, RuleOutputs, Snapshot, SnapshotOutputs, Source, Startup, Vm, VmOutputs,
 };
 pub use size::{Gib, Mib};
 pub use slot::{Bus, Slot};

@@ -1,6 +1,8 @@
 //! The provider: one Proxmox VE cluster and how to get into it.
 
-use lab_core::{Input, Secret};
+use crate::client::Client;
+use crate::resource::{BackupJob, BackupServer, CloudInit, HighAvailability, Image, Pool, Rule, Snapshot, Vm};
+use lab_core::{Error, Input, Link, Provider, Realm, Result as Outcome, Secret, Types};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -41,6 +43,24 @@ impl Proxmox {
         trust: Trust,
     ) -> Proxmox {
         Proxmox { cluster: cluster.into(), endpoints: vec![endpoint.into()], token: token.into(), trust }
+    }
+}
+
+impl Provider for Proxmox {
+    const NAME: &'static str = "proxmox";
+    type Client = Client;
+
+    fn realm(&self) -> Realm {
+        Realm::Stated(format!("proxmox:{}", self.cluster))
+    }
+
+    async fn connect(self, link: Link) -> Outcome<Client> {
+        Client::new(&self, link).map_err(|error| Error::invalid(format!("cluster {}: {error}", self.cluster)))
+    }
+
+    fn types(types: &mut Types<Proxmox>) {
+        types.add::<Image>().add::<CloudInit>().add::<Pool>().add::<Vm>().add::<Snapshot>();
+        types.add::<BackupServer>().add::<BackupJob>().add::<HighAvailability>().add::<Rule>();
     }
 }
 

@@ -354,6 +354,41 @@ pub mod task {
     }
 }
 
+/// Requests about pools.
+pub mod pool {
+    use super::Request;
+
+    /// Returns what lists the pools, or one with its members.
+    pub fn list(name: Option<&str>) -> Request {
+        Request::get("/pools").maybe("poolid", name)
+    }
+
+    /// Returns what makes a pool.
+    pub fn create(name: &str, comment: &str) -> Request {
+        Request::post("/pools").with("poolid", name).with("comment", comment)
+    }
+
+    /// Returns what changes what a pool says about itself.
+    pub fn describe(name: &str, comment: &str) -> Request {
+        Request::put("/pools").with("poolid", name).with("comment", comment)
+    }
+
+    /// Returns what makes a machine a member, wherever it was one before.
+    pub fn join(name: &str, vmid: u32) -> Request {
+        Request::put("/pools").with("poolid", name).with("vms", vmid).truth("allow-move", true)
+    }
+
+    /// Returns what takes a machine out of a pool.
+    pub fn leave(name: &str, vmid: u32) -> Request {
+        Request::put("/pools").with("poolid", name).with("vms", vmid).truth("delete", true)
+    }
+
+    /// Returns what deletes a pool, which must be empty.
+    pub fn delete(name: &str) -> Request {
+        Request::delete("/pools").with("poolid", name)
+    }
+}
+
 /// Requests about storages and what is on them.
 pub mod storage {
     use super::{File, Request, encode};
@@ -397,9 +432,9 @@ pub mod storage {
         Request::delete(format!("{}/content/{}", path(node, storage), encode(volume)))
     }
 
-    /// Returns what reads how a storage is defined.
-    pub fn definition(storage: &str) -> Request {
-        Request::get(format!("/storage/{}", encode(storage)))
+    /// Returns what changes how a storage is defined.
+    pub fn define(storage: &str) -> Request {
+        Request::put(format!("/storage/{}", encode(storage)))
     }
 
     /// Returns what lists how storages are defined.

@@ -1,8 +1,13 @@
 //! Backups: the server they go to and the jobs that make them.
 
+use super::entry::{Entry, Params, changing, entry, with};
+use crate::property;
 use crate::provider::Fingerprint;
-use lab_core::{Input, Secret};
+use crate::request::{Request, encode, storage};
+use crate::scalar::field;
+use lab_core::{Change, Impact, Input, Order, Path, Secret};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// A job that backs machines up at given times.
@@ -100,5 +105,175 @@ impl BackupServer {
             fingerprint: None,
             nodes: BTreeSet::new(),
         }
+    }
+}
+
+/// What a [`BackupServer`] yields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupServerOutputs {
+    /// The name of the storage, for [`BackupJob::storage`].
+    pub storage: String,
+}
+
+/// What a [`BackupJob`] yields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupJobOutputs {
+    /// Its name.
+    pub name: String,
+}
+
+impl Keep {
+    fn text(self) -> String {
+        let kept = [("keep-daily", self.daily), ("keep-weekly", self.weekly), ("keep-monthly", self.monthly)];
+        let kept: Vec<String> =
+            kept.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}={count}")).collect();
+        if kept.is_empty() { "keep-all=1".into() } else { kept.join(",") }
+    }
+
+    fn read(text: &str) -> Keep {
+        let parts = property::parse(text, "");
+        let count = |name: &str| parts.get(name).and_then(|text| text.parse().ok()).unwrap_or_default();
+        Keep { daily: count("keep-daily"), weekly: count("keep-weekly"), monthly: count("keep-monthly") }
+    }
+}
+
+entry!(BackupJob, "proxmox:backup-job", BackupJobOutputs);
+
+impl Entry for BackupJob {
+    const KEY: &'static str = "id";
+
+    fn name(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
+    fn who(name: &str) -> String {
+        format!("the backup job {name}")
+    }
+    fn list() -> Request {
+        Request::get("/cluster/backup")
+    }
+    fn wanted(&self) -> Params {
+        let vms: Vec<String> = self.vms.iter().map(|vmid| vmid.get().to_string()).collect();
+        Params::from([
+            ("vmid".to_owned(), vms.join(",")),
+            ("storage".to_owned(), self.storage.get().clone()),
+            ("schedule".to_owned(), self.schedule.clone()),
+            ("prune-backups".to_owned(), self.keep.text()),
+            ("enabled".to_owned(), u8::from(self.enabled).to_string()),
+            ("mode".to_owned(), "snapshot".to_owned()),
+        ])
+    }
+    fn comment(&self) -> &str {
+        &self.comment
+    }
+    fn create(&self, name: &str, params: Params) -> Request {
+        with(Request::post("/cluster/backup").with("id", name), params)
+    }
+    fn update(&self, name: &str, mut set: Params, delete: &[&str]) -> Request {
+        // Left out, a job that is changed would be enabled.
+        set.entry("enabled".into()).or_insert_with(|| u8::from(self.enabled).to_string());
+        changing(Request::put(format!("/cluster/backup/{}", encode(name))), set, delete)
+    }
+    fn remove(name: &str) -> Request {
+        Request::delete(format!("/cluster/backup/{}", encode(name)))
+    }
+    fn outputs(&self) -> BackupJobOutputs {
+        BackupJobOutputs { name: self.name.clone() }
+    }
+    fn live(&self, there: &Value) -> Value {
+        let vms: Vec<u32> = field(there, "vmid").split(',').filter_map(|vmid| vmid.trim().parse().ok()).collect();
+        let mut declared: Vec<u32> = self.vms.iter().map(|vmid| *vmid.get()).collect();
+        let mut there_sorted = vms.clone();
+        declared.sort_unstable();
+        there_sorted.sort_unstable();
+        json!({
+            // Their order says nothing.
+            "vms": if declared == there_sorted { json!(self.vms.iter().map(|vmid| *vmid.get()).collect::<Vec<_>>()) } else { json!(vms) },
+            "storage": field(there, "storage"),
+            "schedule": field(there, "schedule"),
+            "keep": Keep::read(&field(there, "prune-backups")),
+            "enabled": field(there, "enabled") != "0",
+        })
+    }
+}
+
+entry!(
+    BackupServer,
+    "proxmox:backup-server",
+    BackupServerOutputs,
+    fn change(&self, prior: &BackupServer, _: Option<&Value>) -> Change {
+        for (path, differs) in
+            [("/server", self.server != prior.server), ("/datastore", self.datastore != prior.datastore)]
+        {
+            if differs {
+                let reason = (Path::from(path), "it is fixed for the life of a storage; the backups stay".to_owned());
+                return Change::Replace(Impact { reasons: vec![reason], ..Impact::default() }, Order::DeleteFirst);
+            }
+        }
+        Change::Update(Impact::default())
+    }
+);
+
+impl Entry for BackupServer {
+    const COMMENTED: bool = false;
+    const KEY: &'static str = "storage";
+
+    fn name(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
+    fn who(name: &str) -> String {
+        format!("the storage {name}")
+    }
+    fn list() -> Request {
+        storage::definitions()
+    }
+    fn wanted(&self) -> Params {
+        let mut wanted = Params::from([
+            ("server".to_owned(), self.server.clone()),
+            ("datastore".to_owned(), self.datastore.clone()),
+            ("username".to_owned(), self.user.clone()),
+            ("content".to_owned(), "backup".to_owned()),
+        ]);
+        if let Some(namespace) = &self.namespace {
+            wanted.insert("namespace".into(), namespace.clone());
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            wanted.insert("fingerprint".into(), fingerprint.to_string().to_lowercase());
+        }
+        if !self.nodes.is_empty() {
+            wanted.insert("nodes".into(), self.nodes.iter().cloned().collect::<Vec<_>>().join(","));
+        }
+        wanted
+    }
+    fn optional() -> &'static [&'static str] {
+        &["namespace", "fingerprint", "nodes"]
+    }
+    fn hidden(&self, prior: &BackupServer) -> bool {
+        self.password.get() != prior.password.get()
+    }
+    fn create(&self, name: &str, params: Params) -> Request {
+        let request = Request::post("/storage").with("storage", name).with("type", "pbs");
+        with(request, params).with("password", self.password.get().expose())
+    }
+    fn update(&self, name: &str, set: Params, delete: &[&str]) -> Request {
+        changing(storage::define(name), set, delete).with("password", self.password.get().expose())
+    }
+    fn remove(name: &str) -> Request {
+        Request::delete(format!("/storage/{}", encode(name)))
+    }
+    fn outputs(&self) -> BackupServerOutputs {
+        BackupServerOutputs { storage: self.name.clone() }
+    }
+    fn live(&self, there: &Value) -> Value {
+        let nodes: BTreeSet<String> =
+            field(there, "nodes").split(',').filter(|node| !node.is_empty()).map(str::to_owned).collect();
+        let maybe = |name: &str| Some(field(there, name)).filter(|text| !text.is_empty());
+        json!({
+            "server": field(there, "server"),
+            "datastore": field(there, "datastore"),
+            "namespace": maybe("namespace"),
+            "user": field(there, "username"),
+            "fingerprint": maybe("fingerprint").map(|text| text.to_uppercase()),
+            "nodes": nodes,
+        })
     }
 }

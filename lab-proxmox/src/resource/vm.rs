@@ -1,5 +1,12 @@
 //! A virtual machine, as a resource.
 
+mod change;
+mod config;
+mod sight;
+#[cfg(test)]
+mod tests;
+mod verbs;
+
 use crate::mac::Mac;
 use crate::size::{Gib, Mib};
 use crate::slot::Slot;
@@ -190,6 +197,11 @@ impl Vm {
             startup: None,
             protection: false,
         }
+    }
+
+    /// Returns the static address of the first interface that has one.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.networks.iter().find_map(|network| network.address).map(|address| address.ip)
     }
 
     /// Returns which machine this is, for people.
