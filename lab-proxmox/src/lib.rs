@@ -4,6 +4,7 @@
 //!   it is one.
 //! - [`Vm`], [`Image`], [`CloudInit`], [`Snapshot`], [`Pool`], [`BackupServer`], [`BackupJob`], [`HighAvailability`]
 //!   and [`Rule`] are what can be declared.
+//! - [`microk8s`] makes Kubernetes clusters of them.
 //! - [`request`] builds what is sent, as values; [`client`] sends it.
 //!
 //! Nothing here needs more than an API token: no SSH, no right of `root@pam`, no file on a node.
@@ -13,6 +14,7 @@ mod follow;
 mod iso;
 mod mac;
 mod mark;
+pub mod microk8s;
 mod property;
 mod provider;
 pub mod request;

@@ -1,6 +1,7 @@
 //! The provider: one Proxmox VE cluster and how to get into it.
 
 use crate::client::Client;
+use crate::microk8s::{self, Act, Member, Token};
 use crate::resource::{BackupJob, BackupServer, CloudInit, HighAvailability, Image, Pool, Rule, Snapshot, Vm};
 use lab_core::{Error, Input, Link, Provider, Realm, Result as Outcome, Secret, Types};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -60,6 +61,7 @@ impl Provider for Proxmox {
 
     fn types(types: &mut Types<Proxmox>) {
         types.add::<Image>().add::<CloudInit>().add::<Pool>().add::<Vm>().add::<Snapshot>();
+        types.add::<Token>().add::<Member>().add::<microk8s::Kubeconfig>().add::<Act>();
         types.add::<BackupServer>().add::<BackupJob>().add::<HighAvailability>().add::<Rule>();
     }
 }
