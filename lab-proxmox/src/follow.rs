@@ -59,6 +59,7 @@ pub(crate) async fn wait<R, O>(client: &Client, op: &Op<R>) -> Result<Option<Ste
         Task::Failed(said) => {
             let text = format!("{does}: {said}");
             let ended = said.split(" [log: ").next().unwrap_or_default();
+            // It met something that is different by now: the facts say what comes next.
             if Problem::said(ended).passes() {
                 return Ok(Some(At::Between.next(text, AGAIN)));
             }

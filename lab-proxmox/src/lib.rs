@@ -5,6 +5,7 @@
 //! - [`Vm`], [`Image`], [`CloudInit`], [`Snapshot`], [`Pool`], [`BackupServer`], [`BackupJob`], [`HighAvailability`]
 //!   and [`Rule`] are what can be declared.
 //! - [`microk8s`] makes Kubernetes clusters of them.
+//! - [`Segment`] and [`Capacity`] are known to the lab alone: what an environment occupies, what a host has to give.
 //! - [`request`] builds what is sent, as values; [`client`] sends it.
 //!
 //! Nothing here needs more than an API token: no SSH, no right of `root@pam`, no file on a node.
@@ -27,9 +28,9 @@ pub use client::Client;
 pub use mac::Mac;
 pub use provider::{Fingerprint, Proxmox, Trust};
 pub use resource::{
-    Address, Affinity, BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, CloudInit, CloudInitOutputs,
-    Disk, FullClone, HighAvailability, HighAvailabilityOutputs, Image, ImageOutputs, Keep, Network, Pool, PoolOutputs,
-    Rule, RuleOutputs, Snapshot, SnapshotOutputs, Source, Startup, Vm, VmOutputs,
+    Address, Affinity, BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, Capacity, CloudInit,
+    CloudInitOutputs, Disk, FullClone, HighAvailability, HighAvailabilityOutputs, Image, ImageOutputs, Keep, Network,
+    Pool, PoolOutputs, Rule, RuleOutputs, Segment, Snapshot, SnapshotOutputs, Source, Startup, Vm, VmOutputs,
 };
 pub use size::{Gib, Mib};
 pub use slot::{Bus, Slot};

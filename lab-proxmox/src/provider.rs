@@ -2,7 +2,9 @@
 
 use crate::client::Client;
 use crate::microk8s::{self, Act, Member, Token};
-use crate::resource::{BackupJob, BackupServer, CloudInit, HighAvailability, Image, Pool, Rule, Snapshot, Vm};
+use crate::resource::{
+    BackupJob, BackupServer, Capacity, CloudInit, HighAvailability, Image, Pool, Rule, Segment, Snapshot, Vm,
+};
 use lab_core::{Error, Input, Link, Provider, Realm, Result as Outcome, Secret, Types};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
@@ -63,6 +65,7 @@ impl Provider for Proxmox {
         types.add::<Image>().add::<CloudInit>().add::<Pool>().add::<Vm>().add::<Snapshot>();
         types.add::<Token>().add::<Member>().add::<microk8s::Kubeconfig>().add::<Act>();
         types.add::<BackupServer>().add::<BackupJob>().add::<HighAvailability>().add::<Rule>();
+        types.add::<Segment>().add::<Capacity>();
     }
 }
 

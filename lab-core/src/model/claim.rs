@@ -32,6 +32,10 @@ pub enum Hold {
     Pool,
     /// Drawn from a pool: may lie within one, but is otherwise alone. The address of a load balancer.
     Drawn,
+    /// Offered as room for shares, which may not add up to more: the memory of a host.
+    Room,
+    /// A share of the room in the same space: the memory of a machine on that host.
+    Share,
 }
 
 impl Claim {
@@ -59,6 +63,18 @@ impl Claim {
         Claim { space: space.into(), from: n, to: n, hold: Hold::Alone, text: name.to_owned() }
     }
 
+    /// Returns room for `amount` in `space`, which names the unit: `"MiB of memory on pve1"`. When it is offered more
+    /// than once, the least counts.
+    pub fn room(space: impl Into<String>, amount: u128) -> Claim {
+        Claim { space: space.into(), from: 0, to: amount, hold: Hold::Room, text: amount.to_string() }
+    }
+
+    /// Returns a share of `amount` of the room in `space`. Where no room is offered, nothing limits it. Shares are added
+    /// up when the plan is made, so an amount should not depend on what is known only later.
+    pub fn share(space: impl Into<String>, amount: u128) -> Claim {
+        Claim { hold: Hold::Share, ..Claim::room(space, amount) }
+    }
+
     /// Returns the same claim as a pool that others may be drawn from.
     pub fn pool(self) -> Claim {
         Claim { hold: Hold::Pool, ..self }
@@ -71,6 +87,10 @@ impl Claim {
 
     /// Returns true when both cannot be held at the same time.
     pub fn clashes(&self, other: &Claim) -> bool {
+        let adds = |claim: &Claim| matches!(claim.hold, Hold::Room | Hold::Share);
+        if adds(self) || adds(other) {
+            return false;
+        }
         let overlap = self.space == other.space && self.from <= other.to && other.from <= self.to;
         let within = |pool: &Claim, drawn: &Claim| {
             pool.hold == Hold::Pool && drawn.hold == Hold::Drawn && pool.from <= drawn.from && drawn.to <= pool.to

@@ -1,8 +1,9 @@
 //! What is occupied twice.
 
 use super::plan::Problem;
-use crate::model::{Claim, Place, Urn};
+use crate::model::{Claim, Hold, Place, Urn};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A claim and who holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +54,83 @@ pub(super) fn clashes(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
     problems
 }
 
+/// Returns a problem for every space in which more is taken than there is room for, naming every share and every line.
+pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
+    let mut spaces: BTreeMap<&str, Vec<(&Held, bool)>> = BTreeMap::new();
+    let all = held.iter().map(|held| (held, false)).chain(foreign.iter().map(|held| (held, true)));
+    for (held, is_foreign) in all.filter(|(held, _)| matches!(held.claim.hold, Hold::Room | Hold::Share)) {
+        spaces.entry(&held.claim.space).or_default().push((held, is_foreign));
+    }
+    let mut problems = Vec::new();
+    for (space, claims) in spaces {
+        let of = |hold: Hold| claims.iter().filter(move |(held, _)| held.claim.hold == hold);
+        let Some((room, _)) = of(Hold::Room).min_by_key(|(held, _)| held.claim.to) else { continue };
+        let taken = of(Hold::Share).fold(0u128, |sum, (held, _)| sum.saturating_add(held.claim.to));
+        // What is short among others is for them to see.
+        let Some((ours, _)) =
+            of(Hold::Share).find(|(_, foreign)| !foreign).or(of(Hold::Room).find(|(_, foreign)| !foreign))
+        else {
+            continue;
+        };
+        if taken <= room.claim.to {
+            continue;
+        }
+        let shares: Vec<String> =
+            of(Hold::Share).map(|(held, foreign)| format!("{} by {}", held.claim.text, who(held, *foreign))).collect();
+        problems.push(Problem {
+            urn: Some(ours.urn.clone()),
+            places: of(Hold::Share).map(|(held, _)| held.place.clone()).chain([room.place.clone()]).collect(),
+            message: format!("{taken} {space} are taken, of {}: {}", room.claim.text, shares.join(", ")),
+            hint: Some("make some of them smaller, or put them elsewhere".into()),
+        });
+    }
+    problems
+}
+
 fn who(held: &Held, foreign: bool) -> String {
     let name = held.urn.short();
     if foreign { format!("{name} in stack {}", held.urn.stack()) } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(stack: &str, name: &str, line: u32, claim: Claim) -> Held {
+        let place = Place { file: "lab.rs".into(), line };
+        Held { urn: Urn::new(stack, "pve", &[], "vm", name), place, claim }
+    }
+
+    const SPACE: &str = "MiB of memory on pve1";
+
+    #[test]
+    fn shares_may_fill_the_room_and_not_one_more() {
+        let room = held("lab", "pve1", 1, Claim::room(SPACE, 3000));
+        let shares = [("a", 2), ("b", 3)].map(|(name, line)| held("lab", name, line, Claim::share(SPACE, 1500)));
+        let mut all = vec![room];
+        all.extend(shares);
+        assert!(shortages(&all, &[]).is_empty() && clashes(&all, &[]).is_empty());
+        all.push(held("lab", "c", 4, Claim::share(SPACE, 1)));
+        let problems = shortages(&all, &[]);
+        assert_eq!(problems.len(), 1);
+        let lines: Vec<u32> = problems[0].places.iter().map(|place| place.line).collect();
+        assert_eq!(lines, [2, 3, 4, 1], "every line that takes some, and the one that offers it");
+        insta::assert_snapshot!(problems[0].message, @"3001 MiB of memory on pve1 are taken, of 3000: 1500 by a, 1500 by b, 1 by c");
+    }
+
+    #[test]
+    fn other_stacks_take_of_the_same_room_and_the_least_that_is_offered_counts() {
+        let ours = [held("dev", "pve1", 1, Claim::room(SPACE, 4000)), held("dev", "a", 2, Claim::share(SPACE, 2000))];
+        let theirs =
+            [held("prod", "pve1", 1, Claim::room(SPACE, 3000)), held("prod", "b", 2, Claim::share(SPACE, 1500))];
+        let problems = shortages(&ours, &theirs);
+        insta::assert_snapshot!(problems[0].message, @"3500 MiB of memory on pve1 are taken, of 3000: 2000 by a, 1500 by b in stack prod");
+        assert!(shortages(&[], &theirs).is_empty());
+    }
+
+    #[test]
+    fn where_no_room_is_offered_nothing_is_short() {
+        let shares = [held("lab", "a", 1, Claim::share(SPACE, u128::MAX)), held("lab", "b", 2, Claim::share(SPACE, 9))];
+        assert!(shortages(&shares, &[]).is_empty());
+    }
 }

@@ -91,6 +91,8 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     planner.held.sort_by(|a, b| a.urn.cmp(&b.urn));
     let clashes = claims::clashes(&planner.held, &request.foreign);
     planner.problems.extend(clashes);
+    let shortages = claims::shortages(&planner.held, &request.foreign);
+    planner.problems.extend(shortages);
 
     let outputs = match request.verb {
         Verb::Up => planner.fates.fill(&declared.outputs, declared).value,

@@ -154,9 +154,12 @@ impl Problem {
         }
     }
 
-    /// Returns whether the same may succeed a moment later.
+    /// Returns whether another look and another attempt may succeed.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self.class(), Class::Again)
+        match self.class() {
+            Class::Again | Class::Unreachable | Class::Conflict | Class::Gone => true,
+            Class::Unauthorised | Class::Invalid => false,
+        }
     }
 
     /// Returns whether a call that fails so was refused before it did anything, for certain.

@@ -19,8 +19,8 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 /// The port of the API where an endpoint does not say another.
@@ -54,7 +54,7 @@ struct Endpoint {
 struct Idle {
     sender: SendRequest<Full<Bytes>>,
     endpoint: usize,
-    since: Instant,
+    since: SystemTime,
 }
 
 /// An answer of the server.
@@ -133,7 +133,7 @@ impl Wire {
                 self.preferred.store(endpoint, Ordering::Relaxed);
                 // The server closes the connection after whatever it refuses.
                 if answer.status < 400 {
-                    let idle = Idle { sender, endpoint, since: Instant::now() };
+                    let idle = Idle { sender, endpoint, since: self.link.clock.now() };
                     self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
                 }
                 Asked::Answered(Ok(answer))
@@ -146,7 +146,8 @@ impl Wire {
 
     fn kept(&self) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
+        let now = self.link.clock.now();
+        idle.retain(|idle| now.duration_since(idle.since).is_ok_and(|idle| idle < IDLE) && !idle.sender.is_closed());
         // Some answers are complete before their connection is ready for the next request.
         let ready = idle.iter().position(|idle| idle.sender.is_ready())?;
         Some(idle.swap_remove(ready))

@@ -32,6 +32,9 @@ pub struct Vm {
     pub name: String,
     /// The node it is made on, by its short name.
     pub node: String,
+    /// A group of machines of which each is made on another node: a plan that puts two of them on one is refused. Where
+    /// the cluster moves them later is for a [`super::Rule`] to say.
+    pub apart: Option<String>,
     /// Moves it back to its node whenever it is found on another one. Otherwise it stays where it is found.
     pub pinned: bool,
     /// What it is made from.
@@ -175,6 +178,7 @@ impl Vm {
             vmid,
             name: name.into(),
             node: node.into(),
+            apart: None,
             pinned: false,
             source: Source::Disks,
             cores,

@@ -257,8 +257,30 @@ fn a_disk_that_goes_is_named_and_so_are_those_of_a_machine_that_goes() {
 }
 
 #[test]
+fn two_machines_that_are_to_be_apart_clash_on_one_node() {
+    use lab_core::Resource;
+    let on = |vmid: u32, node: &str| {
+        let vm = Vm { apart: Some("dev".into()), ..Vm::new(vmid, format!("dev-{vmid}"), node, 2, Mib(1024)) };
+        vm.claims()
+    };
+    let clash = |a: Vec<lab_core::Claim>, b: Vec<lab_core::Claim>| a.iter().any(|a| b.iter().any(|b| a.clashes(b)));
+    assert!(clash(on(1101, "pve1"), on(1102, "pve1")));
+    assert!(!clash(on(1101, "pve1"), on(1102, "pve2")));
+}
+
+#[test]
 fn a_number_an_address_a_name_and_a_mac_are_claimed() {
     use lab_core::Resource;
     let claims: Vec<String> = vm().claims().iter().map(ToString::to_string).collect();
-    assert_eq!(claims, ["VM id 110", "host name dev-1", "MAC BC:24:11:00:00:01", "address 192.168.10.21"]);
+    assert_eq!(
+        claims,
+        [
+            "VM id 110",
+            "host name dev-1",
+            "MAC BC:24:11:00:00:01",
+            "address 192.168.10.21",
+            "MiB of memory on pve1 16384",
+            "virtual CPUs on pve1 4"
+        ]
+    );
 }

@@ -10,6 +10,7 @@ use crate::client::{Client, Place};
 use crate::follow::{self, At};
 use crate::provider::Proxmox;
 use crate::request::{self, vm::Power};
+use crate::resource::capacity;
 use crate::slot::Slot;
 use lab_core::{Change, Claim, Class, Error, Found, Id, Impact, Lock, Made, Op, Owner, Resource, Result, Step};
 use serde_json::Value;
@@ -286,6 +287,13 @@ impl Resource<Proxmox> for Vm {
             let mac = network.mac;
             claims.push(Claim { text: mac.to_string(), ..Claim::number("MAC", mac.number()) });
             claims.extend(network.address.map(|address| Claim::address(address.ip.into())));
+        }
+        if let Some(group) = &self.apart {
+            claims.push(Claim::name(format!("host of one of {group}:"), &self.node));
+        }
+        if self.running {
+            claims.push(capacity::memory(&self.node, self.memory));
+            claims.push(capacity::cpus(&self.node, self.cores * self.sockets));
         }
         claims
     }
