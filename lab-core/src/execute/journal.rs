@@ -38,6 +38,12 @@ pub const MAX_FRAME: usize = 64 << 20;
 /// never be read.
 pub const MAX_DEPTH: usize = 100;
 
+/// The deepest nesting of what a provider answers. Less than [`MAX_DEPTH`], because a record is put around it.
+const MAX_ANSWER_DEPTH: usize = 64;
+
+/// The most bytes of text in what a provider answers: 2 MiB. Sixteen steps may share a frame.
+const MAX_ANSWER: usize = 2 << 20;
+
 const MAGIC: &str = "lab journal";
 const FRAME_START: &[u8] = b"{\"after\":\"";
 
@@ -368,6 +374,28 @@ fn nests_deeper(value: &Value, levels: usize) -> bool {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         Value::Array(items) => levels == 0 || items.iter().any(|item| nests_deeper(item, levels - 1)),
         Value::Object(fields) => levels == 0 || fields.values().any(|field| nests_deeper(field, levels - 1)),
+    }
+}
+
+/// Says why `value`, which came from outside, cannot be stored. One such value would keep every other record of its
+/// frame from being written.
+pub(super) fn storable(value: &Value) -> Result<(), String> {
+    if nests_deeper(value, MAX_ANSWER_DEPTH) {
+        return Err(format!("it is nested deeper than {MAX_ANSWER_DEPTH} levels"));
+    }
+    let size = text_size(value);
+    if size > MAX_ANSWER {
+        return Err(format!("it has {size} bytes of text, more than {MAX_ANSWER}"));
+    }
+    Ok(())
+}
+
+fn text_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| name.len() + text_size(field)).sum(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Looks at the world before a plan is made. Changes nothing, outside or in the state.
 
 use super::connect::Connections;
+use super::journal::storable;
 use super::ledger::Ledger;
 use crate::model::{
-    Class, Declared, Deed, ErasedOp, Event, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Why, seal_live,
+    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Why,
+    seal_live,
 };
 use crate::plan::{Expected, Observations, Seen, Verdict, judge, known, realm};
 use std::collections::BTreeMap;
@@ -28,15 +30,19 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
         else {
             continue;
         };
-        let ask = async {
-            let connected = connections.to(&node.provider, &place).await.ok()?;
-            match query.read(&connected.client, &inputs, &declared.vault).await.ok()? {
-                Step::Done(made) => Some(made.outputs),
-                Step::Next { .. } => None,
+        // Beside this task, so that a provider that panics is not heard, and nothing else.
+        let mut asked = JoinSet::new();
+        let (connections, query, provider) = (connections.clone(), query.clone(), node.provider.clone());
+        let vault = declared.vault.clone();
+        asked.spawn(async move {
+            let connected = connections.to(&provider, &place).await.ok()?;
+            match query.read(&connected.client, &inputs, &vault).await.ok()? {
+                Step::Done(made) if storable(&made.outputs).is_ok() => Some(made.outputs),
+                Step::Done(_) | Step::Next { .. } => None,
             }
-        };
+        });
         let answer = tokio::select! {
-            answer = ask => answer,
+            answer = asked.join_next() => answer.and_then(Result::ok).flatten(),
             () = link.clock.sleep(link.clock.patience(PATIENCE)) => None,
         };
         if let Some(answer) = answer {
@@ -56,9 +62,16 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
             }
             let (connections, declared, link) = (connections.clone(), declared.clone(), link.clone());
             looks.spawn(async move {
+                let clock = link.clock.clone();
+                let looked = urn.clone();
+                let mut looking = JoinSet::new();
+                looking.spawn(async move { look(&looked, &record, &connections, &declared, &link).await });
                 let seen = tokio::select! {
-                    seen = look(&urn, &record, &connections, &declared, &link) => seen,
-                    () = link.clock.sleep(link.clock.patience(PATIENCE)) => Some(Seen::Unknown("there was no answer".into())),
+                    seen = looking.join_next() => seen.unwrap_or(Ok(None)).unwrap_or_else(|error| {
+                        // What it said may be anything: a panic is not scrubbed of secrets where it happens.
+                        error.is_panic().then(|| Seen::Unknown("the provider panicked".into()))
+                    }),
+                    () = clock.sleep(clock.patience(PATIENCE)) => Some(Seen::Unknown("there was no answer".into())),
                 };
                 (urn, seen)
             });
@@ -111,6 +124,11 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
         unmarked: record.unmarked,
         adopt: false,
     };
+    if let Found::Present(_, Step::Done(made) | Step::Next { made: Some(made), .. }) = &found
+        && let Err(why) = storable(&made.outputs).and_then(|()| made.live.as_ref().map_or(Ok(()), storable))
+    {
+        return unknown(&format!("{} answered with what cannot be stored: {why}", kind.name()));
+    }
     Some(match judge(found, &expected) {
         Verdict::Absent => Seen::Gone,
         Verdict::Leaving(why) => Seen::Unknown(format!("{} is on its way out: {why}", urn.short())),

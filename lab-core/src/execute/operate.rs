@@ -1,7 +1,8 @@
 //! One operation on one resource: look, begin, step by step to the end. Every decision is the plan's or the contract's.
 
-use super::connect::Connections;
+use super::connect::{Connected, Connections};
 use super::faults::{CallFault, Faults};
+use super::journal::storable;
 use super::ledger::Ledger;
 use super::progress::{Progress, Sink};
 use super::run::Interrupt;
@@ -149,6 +150,31 @@ impl Ground {
                 Ok(answer.map_err(|error| Error { message: self.vault.scrub(&error.message), ..error }))
             }
         }
+    }
+}
+
+impl Ground {
+    /// Connects to what provider `name` points at in `place`, before the deadline.
+    pub(super) async fn connect(
+        &self,
+        name: &str,
+        place: &str,
+        deadline: SystemTime,
+    ) -> Result<Result<Connected, Error>, Stopped> {
+        // Connecting changes nothing outside, so it is not a call that faults are counted for.
+        let left = deadline.duration_since(self.clock.now()).unwrap_or_default();
+        tokio::select! {
+            connected = self.connections.to(name, place) => {
+                Ok(connected.map_err(|error| Error { message: self.vault.scrub(&error.message), ..error }))
+            }
+            () = self.clock.sleep(left) => Ok(Err(Error::unreachable("there was no connection before the deadline"))),
+            () = self.interrupt.abandoned() => Err(Stopped),
+        }
+    }
+
+    /// Says whether there is time for a pause before the deadline. A provider may ask for one without end.
+    pub(super) fn allows(&self, pause: Duration, deadline: SystemTime) -> bool {
+        self.clock.now().checked_add(pause).is_some_and(|then| then < deadline)
     }
 }
 
@@ -336,16 +362,8 @@ impl Operation {
         ground: &Ground,
         deadline: SystemTime,
     ) -> Result<Result<(AnyClient, Option<Event>), Error>, Halt> {
-        // Connecting changes nothing outside, so it is not a call that faults are counted for.
-        let connected = ground.connections.to(&self.spec.provider, &self.spec.realm);
-        let left = deadline.duration_since(ground.clock.now()).unwrap_or_default();
-        tokio::select! {
-            connected = connected => Ok(connected
-                .map(|connected| (connected.client, connected.reached))
-                .map_err(|error| Error { message: ground.vault.scrub(&error.message), ..error })),
-            () = ground.clock.sleep(left) => Ok(Err(Error::unreachable("there was no connection before the deadline"))),
-            () = ground.interrupt.abandoned() => Err(Halt::Stopped),
-        }
+        let connected = ground.connect(&self.spec.provider, &self.spec.realm, deadline).await?;
+        Ok(connected.map(|connected| (connected.client, connected.reached)))
     }
 
     fn op(&self, ground: &Ground, exists: bool, deleting: bool, cursor: Option<Value>) -> ErasedOp {
@@ -442,7 +460,8 @@ impl Operation {
                 self.kind.name()
             )));
         }
-        let made = made.map(|made| self.record(ground, made));
+        self.fits(&cursor)?;
+        let made = made.map(|made| self.record(ground, made)).transpose()?;
         if let Some(made) = &made {
             self.id = Some(made.id.clone());
         }
@@ -459,17 +478,29 @@ impl Operation {
         Ok(())
     }
 
-    fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> MadeRecord {
-        MadeRecord {
+    fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> Result<MadeRecord, Halt> {
+        self.fits(&made.outputs)?;
+        made.live.as_ref().map_or(Ok(()), |live| self.fits(live))?;
+        Ok(MadeRecord {
             id: made.id,
             outputs: made.outputs,
             live: made.live.map(|live| seal_live(&self.spec.inputs, &live, &ground.vault)),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
-        }
+        })
+    }
+
+    /// Refuses what no file can hold: this step fails, and not the frame that others share with it.
+    fn fits(&self, answer: &Value) -> Result<(), Halt> {
+        storable(answer).map_err(|why| {
+            Halt::from(format!(
+                "{} answered with what cannot be stored: {why}. This is a mistake of the provider",
+                self.kind.name()
+            ))
+        })
     }
 
     async fn done(&mut self, ground: &Ground, made: crate::model::Made<Value>) -> Result<(), Halt> {
-        let made = self.record(ground, made);
+        let made = self.record(ground, made)?;
         if let (Some(fresh), Some(recorded)) = (&self.fresh, &self.recorded) {
             for delta in crate::plan::diff(recorded, &made.outputs) {
                 if !fresh.iter().any(|fresh| fresh.covers(&delta.path)) {
@@ -495,7 +526,7 @@ impl Operation {
 
     /// Takes over what is there. What differs from the declaration shows in the next plan.
     async fn adopt(&mut self, ground: &Ground, made: crate::model::Made<Value>, owner: &Owner) -> Result<(), Halt> {
-        let made = self.record(ground, made);
+        let made = self.record(ground, made)?;
         // It keeps the mark that it bears: an operation of an earlier state of ours, or of somebody who gave it away.
         if let Owner::Marked(mark) = owner {
             self.mark = Mark(mark.clone());
@@ -577,7 +608,7 @@ impl Operation {
         let why = ground.vault.scrub(why);
         ground.tell(Progress::Waiting { urn: self.urn.clone(), why: why.clone() });
         // A call at the deadline itself would be dropped before it could answer.
-        if ground.clock.now() + pause >= deadline {
+        if !ground.allows(pause, deadline) {
             return Err(Halt::Failed {
                 error: format!("it took longer than {} s: {why}", self.timeout.as_secs()),
                 hint: Some("the next `up` goes on from here; `.timeout(…)` gives it longer".into()),
@@ -594,7 +625,7 @@ impl Operation {
         error: &Error,
     ) -> Result<(), Halt> {
         let pause = backoff.next();
-        if ground.clock.now() + pause >= deadline {
+        if !ground.allows(pause, deadline) {
             if self.may_leave && error.class == Class::Unreachable {
                 ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
                 ground.tell(Progress::Warning {

@@ -2,6 +2,7 @@
 
 use super::connect::Connections;
 use super::faults::Faults;
+use super::journal::storable;
 use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
 use super::progress::{Progress, STREAM, Sink, silent};
@@ -269,7 +270,15 @@ impl Walk<'_> {
                         continue;
                     }
                 };
-                let locks = self.locks(&work);
+                let locks = match self.locks(&work) {
+                    Ok(locks) => locks,
+                    Err(error) => {
+                        started.insert(n);
+                        self.failed(n, error, None, false, report);
+                        self.block(n, &waiters, &mut blocked);
+                        continue;
+                    }
+                };
                 if !fits(&locks, &held) {
                     parked.insert(n);
                     continue;
@@ -414,13 +423,14 @@ impl Walk<'_> {
         }
     }
 
-    fn locks(&self, work: &Work) -> Vec<Lock> {
-        match work {
-            Work::Operate(operation, _) => {
-                operation.kind.locks(&operation.spec.inputs, &self.declared.vault).unwrap_or_default()
-            }
-            Work::Ask(_) | Work::Record(_) | Work::Nothing => Vec::new(),
+    /// Returns the locks that a step takes. What can no longer be read takes none; it can still be deleted.
+    fn locks(&self, work: &Work) -> Result<Vec<Lock>, String> {
+        let Work::Operate(operation, _) = work else { return Ok(Vec::new()) };
+        let (kind, inputs, vault) = (&operation.kind, &operation.spec.inputs, &self.declared.vault);
+        if operation.deed == Deed::Delete && kind.check(inputs, vault).is_err() {
+            return Ok(Vec::new());
         }
+        kind.locks(inputs, vault)
     }
 
     /// Returns what a step comes to, now that everything it waited for is there.
@@ -730,7 +740,11 @@ impl Question {
             if ground.interrupt.asked() {
                 return Ending::Interrupted;
             }
-            let answer = match ground.connections.to(&self.provider, &self.realm).await {
+            let connected = match ground.connect(&self.provider, &self.realm, deadline).await {
+                Ok(connected) => connected,
+                Err(Stopped) => return Ending::Stopped,
+            };
+            let answer = match connected {
                 Ok(connected) => {
                     let (query, inputs, vault) = (self.query.clone(), self.inputs.clone(), ground.vault.clone());
                     let client = connected.client;
@@ -743,6 +757,13 @@ impl Question {
             };
             let pause = match answer {
                 Ok(crate::model::Step::Done(made)) => {
+                    if let Err(why) = storable(&made.outputs) {
+                        let error = format!(
+                            "{} answered with what cannot be stored: {why}. This is a mistake of the provider",
+                            self.query.name()
+                        );
+                        return Ending::Failed { error, hint: None, open: false };
+                    }
                     let answered = Event::Answered { urn: self.urn.clone(), answer: made.outputs };
                     let known = ground.ledger.with(|store| match &answered {
                         Event::Answered { urn, answer } => store.state().answers.get(urn) == Some(answer),
@@ -771,7 +792,7 @@ impl Question {
                 }
             };
             (ground.sink)(&Progress::Waiting { urn: self.urn.clone(), why: said.clone() });
-            if ground.clock.now() + pause >= deadline {
+            if !ground.allows(pause, deadline) {
                 let error = format!("it did not hold within {} s: {said}", self.timeout.as_secs());
                 return Ending::Failed { error, hint: None, open: false };
             }

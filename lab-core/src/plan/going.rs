@@ -50,8 +50,13 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn removal(&mut self, record: &Record) -> Impact {
-        let kind = self.declared.vocabulary.kind(&record.spec.kind);
-        kind.and_then(|kind| kind.removal(&record.spec.inputs, &self.declared.vault).ok()).unwrap_or_default()
+        // An unknown type is a problem of the plan already.
+        let Some(kind) = self.declared.vocabulary.kind(&record.spec.kind) else { return Impact::default() };
+        kind.removal(&record.spec.inputs, &self.declared.vault).unwrap_or_else(|error| Impact {
+            // Silence would be taken for "nothing is lost", and nobody would be asked.
+            destroys: Some(format!("what it holds, which it cannot say: {error}")),
+            ..Impact::default()
+        })
     }
 
     pub(super) fn removing(&mut self, urn: &Urn, record: &Record, why: Why, condemned: bool, may_leave: bool) -> Step {

@@ -33,7 +33,13 @@ pub struct Contents {
     busy: usize,
     pub most_busy: usize,
     serial: u64,
+    /// What was asked for, was given up on, and will happen all the same.
+    late: Vec<Late>,
+    /// Called when something begins to hang.
+    when_hanging: Option<Box<dyn Fn() + Send>>,
 }
+
+type Late = Box<dyn FnOnce(&Yard) + Send>;
 
 /// One thing.
 #[derive(Clone, Debug)]
@@ -60,6 +66,16 @@ pub enum Upset {
     PanicAfter,
     /// It has its effect and never comes back.
     Hang,
+    /// It never comes back, and has its effect only when the test says so: [`Yard::happen`].
+    Late,
+    /// It has its effect just before it is made: a call of another life of this program arrives first.
+    Overtaken,
+    /// It says that it did it, and did not.
+    Lie,
+    /// It does it, and says so in a way that no file can hold: nested too deep.
+    Deep,
+    /// It does it, and wants to be asked again when the universe has ended.
+    Never,
 }
 
 impl Yard {
@@ -70,6 +86,23 @@ impl Yard {
     /// Lets the next call of `verb` on `name` go wrong.
     pub fn upset(&self, verb: &str, name: &str, upset: Upset) {
         self.contents().upsets.entry(format!("{verb} {name}")).or_default().push_back(upset);
+    }
+
+    /// Lets everything happen that was given up on.
+    pub fn happen(&self) {
+        let late = std::mem::take(&mut self.contents().late);
+        late.into_iter().for_each(|late| late(self));
+    }
+
+    /// Calls `then` whenever something begins to hang.
+    pub fn when_hanging(&self, then: impl Fn() + Send + 'static) {
+        self.contents().when_hanging = Some(Box::new(then));
+    }
+
+    fn hang(&self) {
+        if let Some(then) = &self.contents().when_hanging {
+            then();
+        }
     }
 
     /// Returns what was done since the last time.
@@ -137,7 +170,13 @@ impl Provider for Shop {
     async fn connect(self, link: Link) -> Result<Counter> {
         let yard = link.world::<Yard>().ok_or_else(|| Error::invalid("there is no yard"))?;
         yard.contents().connects.push(self.place.get().clone());
-        Ok(Counter { yard, place: self.place.get().clone() })
+        let counter = Counter { yard, place: self.place.get().clone() };
+        let upset = counter.upset("connect", &counter.place);
+        Counter::before(upset).await?;
+        if upset == Some(Upset::Hang) {
+            counter.yard.hang();
+        }
+        Counter::after(upset, counter).await
     }
 
     fn types(types: &mut Types<Shop>) {
@@ -189,6 +228,10 @@ pub struct Odd {
     pub wipes: Option<Input<String>>,
     pub outside: bool,
     pub unmarkable: bool,
+    /// The function that panics when it is asked: `locks`.
+    pub breaks: Option<String>,
+    /// Said to be lost when it goes.
+    pub holds: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -202,6 +245,10 @@ pub struct OddOutputs {
 impl Odd {
     pub fn new(name: &str, say: impl Into<Input<String>>) -> Odd {
         Odd { name: name.into(), natural: true, say: say.into(), announces: vec!["/say".into()], ..Odd::default() }
+    }
+
+    fn breaks(&self, function: &str) {
+        assert!(self.breaks.as_deref() != Some(function), "upset");
     }
 
     fn key(&self, mark: &str) -> String {
@@ -223,116 +270,14 @@ impl Odd {
         }
     }
 
-    fn step(&self, counter: &Counter, key: &str, item: &Item) -> Step<OddOutputs> {
-        let made = self.made(counter, key, item);
-        match item.left {
-            0 => Step::Done(made),
-            left => Step::Next {
-                cursor: json!({ "left": left }),
-                made: Some(made),
-                why: format!("{left} more calls"),
-                pause: Duration::from_secs(1),
-            },
-        }
-    }
-}
-
-impl Counter {
-    fn upset(&self, verb: &str, name: &str) -> Option<Upset> {
-        self.yard.contents().upsets.get_mut(&format!("{verb} {name}")).and_then(VecDeque::pop_front)
-    }
-
-    async fn before(upset: Option<Upset>) -> Result<()> {
-        match upset {
-            Some(Upset::Fail(class)) => Err(Error::new(class, "it was upset")),
-            Some(Upset::Perhaps(class)) => Err(Error::new(class, "it was upset").perhaps()),
-            Some(Upset::Panic) => panic!("upset"),
-            Some(Upset::After(_) | Upset::PanicAfter | Upset::Hang) | None => Ok(()),
-        }
-    }
-
-    async fn after<T>(upset: Option<Upset>, answer: T) -> Result<T> {
-        match upset {
-            Some(Upset::After(class)) => Err(Error::new(class, "it was upset").perhaps()),
-            Some(Upset::PanicAfter) => panic!("upset"),
-            Some(Upset::Hang) => std::future::pending().await,
-            Some(Upset::Fail(_) | Upset::Perhaps(_) | Upset::Panic) | None => Ok(answer),
-        }
-    }
-}
-
-impl Resource<Shop> for Odd {
-    const TYPE: &'static str = "odd:thing";
-    type Outputs = OddOutputs;
-
-    fn id(&self) -> Option<Id> {
-        self.natural.then(|| Id(self.name.clone()))
-    }
-
-    fn claims(&self) -> Vec<Claim> {
-        let claim = |n: &u64| Claim::number("number", u128::from(*n));
-        let pool = |claim: Claim| if self.pool { claim.pool() } else { claim };
-        self.claims.iter().filter_map(|n| n.known()).map(claim).map(pool).collect()
-    }
-
-    fn locks(&self) -> Vec<Lock> {
-        self.lock
-            .iter()
-            .map(|(name, capacity, weight)| Lock { name: name.clone(), capacity: *capacity, weight: *weight })
-            .collect()
-    }
-
-    fn outside(&self) -> bool {
-        self.outside
-    }
-
-    fn creation(&self) -> Impact {
-        Impact { destroys: self.wipes.as_ref().and_then(|wipes| wipes.known().cloned()), ..Impact::default() }
-    }
-
-    fn change(&self, prior: &Odd, live: Option<&Value>) -> Change {
-        let unknown = self.announces.iter().map(|path| Path::from(path.as_str())).collect();
-        let impact = Impact { unknown, ..Impact::default() };
-        let drifted = live
-            .and_then(|live| live.get("say"))
-            .is_some_and(|say| Some(say.as_str().unwrap_or_default()) != self.say.known().map(String::as_str));
-        if self.say.known() == prior.say.known() && self.say.known().is_some() && !drifted {
-            return Change::Update(impact);
-        }
-        match self.turn {
-            Turn::Nothing => Change::None,
-            Turn::Update => Change::Update(impact),
-            Turn::Interrupt => Change::Update(Impact { interrupts: Some(format!("{} is away", self.name)), ..impact }),
-            Turn::Wipe => Change::Update(Impact { destroys: Some(format!("what {} holds", self.name)), ..impact }),
-            Turn::DeleteFirst => Change::Replace(Impact::default(), Order::DeleteFirst),
-            Turn::CreateFirst => Change::Replace(Impact::default(), Order::CreateFirst),
-        }
-    }
-
-    async fn find(counter: &Counter, op: &Op<Odd>) -> Result<Found<OddOutputs>> {
-        let Some(odd) = &op.inputs else { return Err(Error::invalid("nothing says what it is")) };
-        counter.yard.contents().finds.push(odd.name.clone());
-        let upset = counter.upset("find", &odd.name);
-        Counter::before(upset).await?;
-        let key = op.id.as_ref().map_or_else(|| odd.key(&op.mark), |id| id.0.clone());
-        let item = counter.yard.contents().items.get(&(counter.place.clone(), key.clone())).cloned();
-        let Some(item) = item else { return Ok(Found::Absent) };
-        let owner = match &item.mark {
-            _ if odd.unmarkable => Owner::Unmarkable,
-            Some(mark) => Owner::Marked(mark.clone()),
-            None => Owner::Unmarked,
-        };
-        Counter::after(upset, Found::Present(owner, odd.step(counter, &key, &item))).await
-    }
-
-    async fn apply(&self, counter: &Counter, op: &Op<Odd>) -> Result<Step<OddOutputs>> {
-        let upset = counter.upset("apply", &self.name);
-        Counter::before(upset).await?;
+    /// Makes it, changes it or takes it one call further, as an outside system does: whoever asks, and whether or not
+    /// anybody still listens.
+    fn perform(&self, yard: &Yard, place: &str, op: &Op<Odd>) -> Result<(String, Item)> {
         let key = op.id.as_ref().map_or_else(|| self.key(&op.mark), |id| id.0.clone());
-        let at = (counter.place.clone(), key.clone());
-        let label = format!("{}/{}", counter.place, self.name);
+        let at = (place.to_owned(), key.clone());
+        let label = format!("{}/{}", place, self.name);
         let item = {
-            let mut contents = counter.yard.contents();
+            let mut contents = yard.contents();
             let contents = &mut *contents;
             let value = json!({ "say": self.say.get() });
             let known = contents.items.get(&at).map(|item| item.left);
@@ -386,7 +331,174 @@ impl Resource<Shop> for Odd {
             contents.most_busy = contents.most_busy.max(contents.busy);
             contents.items[&at].clone()
         };
-        Counter::after(upset, self.step(counter, &key, &item)).await
+        Ok((key, item))
+    }
+
+    fn step(&self, counter: &Counter, key: &str, item: &Item) -> Step<OddOutputs> {
+        let made = self.made(counter, key, item);
+        match item.left {
+            0 => Step::Done(made),
+            left => Step::Next {
+                cursor: json!({ "left": left }),
+                made: Some(made),
+                why: format!("{left} more calls"),
+                pause: Duration::from_secs(1),
+            },
+        }
+    }
+}
+
+impl Counter {
+    fn upset(&self, verb: &str, name: &str) -> Option<Upset> {
+        self.yard.contents().upsets.get_mut(&format!("{verb} {name}")).and_then(VecDeque::pop_front)
+    }
+
+    async fn before(upset: Option<Upset>) -> Result<()> {
+        match upset {
+            Some(Upset::Fail(class)) => Err(Error::new(class, "it was upset")),
+            Some(Upset::Perhaps(class)) => Err(Error::new(class, "it was upset").perhaps()),
+            Some(Upset::Panic) => panic!("upset"),
+            Some(
+                Upset::After(_)
+                | Upset::PanicAfter
+                | Upset::Hang
+                | Upset::Late
+                | Upset::Overtaken
+                | Upset::Lie
+                | Upset::Deep
+                | Upset::Never,
+            )
+            | None => Ok(()),
+        }
+    }
+
+    async fn after<T>(upset: Option<Upset>, answer: T) -> Result<T> {
+        match upset {
+            Some(Upset::After(class)) => Err(Error::new(class, "it was upset").perhaps()),
+            Some(Upset::PanicAfter) => panic!("upset"),
+            Some(Upset::Hang) => std::future::pending().await,
+            Some(
+                Upset::Fail(_)
+                | Upset::Perhaps(_)
+                | Upset::Panic
+                | Upset::Late
+                | Upset::Overtaken
+                | Upset::Lie
+                | Upset::Deep
+                | Upset::Never,
+            )
+            | None => Ok(answer),
+        }
+    }
+}
+
+impl Resource<Shop> for Odd {
+    const TYPE: &'static str = "odd:thing";
+    type Outputs = OddOutputs;
+
+    fn id(&self) -> Option<Id> {
+        self.breaks("id");
+        self.natural.then(|| Id(self.name.clone()))
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.breaks("claims");
+        let claim = |n: &u64| Claim::number("number", u128::from(*n));
+        let pool = |claim: Claim| if self.pool { claim.pool() } else { claim };
+        self.claims.iter().filter_map(|n| n.known()).map(claim).map(pool).collect()
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        self.breaks("locks");
+        self.lock
+            .iter()
+            .map(|(name, capacity, weight)| Lock { name: name.clone(), capacity: *capacity, weight: *weight })
+            .collect()
+    }
+
+    fn outside(&self) -> bool {
+        self.breaks("outside");
+        self.outside
+    }
+
+    fn removal(&self) -> Impact {
+        self.breaks("removal");
+        Impact { destroys: self.holds.clone(), ..Impact::default() }
+    }
+
+    fn creation(&self) -> Impact {
+        self.breaks("creation");
+        Impact { destroys: self.wipes.as_ref().and_then(|wipes| wipes.known().cloned()), ..Impact::default() }
+    }
+
+    fn change(&self, prior: &Odd, live: Option<&Value>) -> Change {
+        self.breaks("change");
+        let unknown = self.announces.iter().map(|path| Path::from(path.as_str())).collect();
+        let impact = Impact { unknown, ..Impact::default() };
+        let drifted = live
+            .and_then(|live| live.get("say"))
+            .is_some_and(|say| Some(say.as_str().unwrap_or_default()) != self.say.known().map(String::as_str));
+        if self.say.known() == prior.say.known() && self.say.known().is_some() && !drifted {
+            return Change::Update(impact);
+        }
+        match self.turn {
+            Turn::Nothing => Change::None,
+            Turn::Update => Change::Update(impact),
+            Turn::Interrupt => Change::Update(Impact { interrupts: Some(format!("{} is away", self.name)), ..impact }),
+            Turn::Wipe => Change::Update(Impact { destroys: Some(format!("what {} holds", self.name)), ..impact }),
+            Turn::DeleteFirst => Change::Replace(Impact::default(), Order::DeleteFirst),
+            Turn::CreateFirst => Change::Replace(Impact::default(), Order::CreateFirst),
+        }
+    }
+
+    async fn find(counter: &Counter, op: &Op<Odd>) -> Result<Found<OddOutputs>> {
+        let Some(odd) = &op.inputs else { return Err(Error::invalid("nothing says what it is")) };
+        counter.yard.contents().finds.push(odd.name.clone());
+        let upset = counter.upset("find", &odd.name);
+        Counter::before(upset).await?;
+        if upset == Some(Upset::Hang) {
+            return std::future::pending().await;
+        }
+        let key = op.id.as_ref().map_or_else(|| odd.key(&op.mark), |id| id.0.clone());
+        let item = counter.yard.contents().items.get(&(counter.place.clone(), key.clone())).cloned();
+        let Some(item) = item else { return Ok(Found::Absent) };
+        let owner = match &item.mark {
+            _ if odd.unmarkable => Owner::Unmarkable,
+            Some(mark) => Owner::Marked(mark.clone()),
+            None => Owner::Unmarked,
+        };
+        Counter::after(upset, Found::Present(owner, odd.step(counter, &key, &item))).await
+    }
+
+    async fn apply(&self, counter: &Counter, op: &Op<Odd>) -> Result<Step<OddOutputs>> {
+        let upset = counter.upset("apply", &self.name);
+        Counter::before(upset).await?;
+        match upset {
+            Some(Upset::Late) => {
+                let (odd, place, op) = (self.clone(), counter.place.clone(), op.clone());
+                let late = move |yard: &Yard| drop(odd.perform(yard, &place, &op));
+                counter.yard.contents().late.push(Box::new(late));
+                return std::future::pending().await;
+            }
+            Some(Upset::Overtaken) => drop(self.perform(&counter.yard, &counter.place, op)?),
+            Some(Upset::Lie) => {
+                let item =
+                    Item { mark: None, value: json!({ "say": self.say.get() }), serial: 0, left: 0, away: false };
+                return Ok(self.step(counter, &self.key(&op.mark), &item));
+            }
+            _ => {}
+        }
+        let (key, item) = self.perform(&counter.yard, &counter.place, op)?;
+        let step = self.step(counter, &key, &item);
+        match upset {
+            Some(Upset::Deep) => {
+                let mut made = self.made(counter, &key, &item);
+                made.live = Some((0..200).fold(json!(0), |inner, _| json!([inner])));
+                Ok(Step::Done(made))
+            }
+            Some(Upset::Never) => Ok(Step::next(json!("never"), "it takes for ever", Duration::MAX)),
+            _ => Counter::after(upset, step).await,
+        }
     }
 
     async fn delete(counter: &Counter, op: &Op<Odd>) -> Result<Step<()>> {
@@ -398,14 +510,28 @@ impl Resource<Shop> for Odd {
         let name = op.inputs.as_ref().map_or(key.as_str(), |odd| odd.name.as_str()).to_owned();
         let upset = counter.upset("delete", &name);
         Counter::before(upset).await?;
-        let gone = counter.yard.contents().items.remove(&(counter.place.clone(), key));
-        if let Some(item) = gone {
-            let inside = format!("#{}", item.serial);
-            let mut contents = counter.yard.contents();
-            contents.log.push(format!("delete {}/{name}", counter.place));
-            contents.items.retain(|(place, _), _| !place.ends_with(&inside));
+        let place = counter.place.clone();
+        let delete = move |yard: &Yard| {
+            let gone = yard.contents().items.remove(&(place.clone(), key.clone()));
+            if let Some(item) = gone {
+                let inside = format!("#{}", item.serial);
+                let mut contents = yard.contents();
+                contents.log.push(format!("delete {place}/{name}"));
+                contents.items.retain(|(place, _), _| !place.ends_with(&inside));
+            }
+        };
+        match upset {
+            Some(Upset::Late) => {
+                counter.yard.contents().late.push(Box::new(delete));
+                std::future::pending().await
+            }
+            Some(Upset::Lie) => Ok(Step::gone()),
+            Some(Upset::Never) => Ok(Step::next(json!("never"), "it takes for ever", Duration::MAX)),
+            _ => {
+                delete(&counter.yard);
+                Counter::after(upset, Step::gone()).await
+            }
         }
-        Counter::after(upset, Step::gone()).await
     }
 }
 
@@ -469,6 +595,9 @@ impl Query<Shop> for Ask {
     async fn read(&self, counter: &Counter) -> Result<Step<String>> {
         let upset = counter.upset("ask", &self.name);
         Counter::before(upset).await?;
+        if upset == Some(Upset::Hang) {
+            return std::future::pending().await;
+        }
         let mut contents = counter.yard.contents();
         let at = (counter.place.clone(), self.name.clone());
         let said = contents.items.get(&at).and_then(|item| item.value["say"].as_str().map(str::to_owned));
