@@ -135,21 +135,15 @@ fn reading_never_cuts() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_is_refused_with_its_place_or_cuts_the_last_frame() {
+fn a_flipped_bit_anywhere_is_refused_with_its_place() {
     let (disk, starts) = example();
     let size = disk.get(FILE).unwrap().len();
-    let sound = Journal::read(&disk, "homelab").unwrap();
     for at in 0..size {
         let disk = disk.reopen(Crash::Process);
         disk.flip(FILE, at, (at % 8) as u8);
         let part = starts.iter().rposition(|start| *start <= at).unwrap();
         match Journal::read(&disk, "homelab") {
-            Ok(opened) => {
-                let cut = opened.cut.unwrap_or_else(|| panic!("the flip at byte {at} goes unnoticed"));
-                assert_eq!((part, cut.offset), (4, starts[4] as u64), "a flip at byte {at} cut too much");
-                assert_eq!(opened.snapshot, sound.snapshot);
-                assert_eq!(opened.frames[..], sound.frames[..2]);
-            }
+            Ok(opened) => panic!("the flip at byte {at} goes unnoticed: {:?}", opened.cut),
             Err(JournalError::Damaged { part: named, offset, .. }) => {
                 let names = ["the header", "the snapshot", "frame 1", "frame 2", "frame 3"];
                 assert_eq!((named.as_str(), offset), (names[part], starts[part] as u64), "a flip at byte {at}");
@@ -235,8 +229,9 @@ fn an_absurd_length_is_refused_before_it_is_believed() {
         let (head, tail) = last.split_once("\"bytes\":").unwrap();
         let tail = tail.split_once(',').unwrap().1;
         disk.put(FILE, format!("{before}{head}\"bytes\":{absurd},{tail}").as_bytes());
-        let cut = Journal::read(&disk, "homelab").unwrap().cut.unwrap();
-        assert!(cut.why.contains(&absurd.to_string()), "{}", cut.why);
+        let (part, _, what) = damage(&disk);
+        assert_eq!(part, "frame 3");
+        assert!(what.contains(&absurd.to_string()), "{what}");
     }
 }
 

@@ -491,13 +491,12 @@ fn read(disk: &dyn Disk, file_name: &str) -> Result<Content, JournalError> {
         let frame = match Frame::parse(&bytes, at) {
             Ok(frame) => frame,
             Err(why) => {
-                // A frame is one write, and its only line end is its last byte. Anything else is no torn end.
                 let rest = &bytes[at..];
                 if let Some((other, n)) = next_frame(&bytes, at + 1) {
                     return Err(damaged(&part, at, format!("{why}, and a valid frame {n} follows at byte {other}")));
                 }
-                if rest[..rest.len() - 1].contains(&b'\n') {
-                    return Err(damaged(&part, at, format!("{why}, and it is not the last")));
+                if let Some(but) = whole(rest) {
+                    return Err(damaged(&part, at, format!("{why}, and {but}")));
                 }
                 let (offset, left) = (at as u64, rest.len() as u64);
                 opened.cut = Some(Cut { file: file.clone(), frame: n, offset, bytes: left, why });
@@ -559,6 +558,19 @@ struct Frame {
 }
 
 impl Frame {
+    /// Returns how long the frame at the beginning of `bytes` says it is, from its first byte to its last.
+    fn claimed(bytes: &[u8]) -> Option<usize> {
+        let mut cursor = Cursor { bytes, at: 0 };
+        cursor.expect(FRAME_START).ok()?;
+        cursor.digest().ok()?;
+        cursor.expect(b"\",\"bytes\":").ok()?;
+        let length = cursor.number().ok().filter(|length| *length <= MAX_FRAME as u64)?;
+        cursor.expect(b",\"n\":").ok()?;
+        cursor.number().ok()?;
+        cursor.expect(b",\"records\":").ok()?;
+        Some(cursor.at + length as usize + b",\"sha256\":\"".len() + 64 + b"\"}\n".len())
+    }
+
     fn parse(bytes: &[u8], at: usize) -> Result<Frame, String> {
         let mut cursor = Cursor { bytes, at };
         cursor.expect(FRAME_START)?;
@@ -584,6 +596,23 @@ impl Frame {
         }
         Ok(Frame { after, n, records, sha256: stored, end: cursor.at })
     }
+}
+
+/// Says why `rest`, which ends the file and is no valid frame, is not what a write that was cut off leaves either.
+///
+/// A frame is one write, and its only line end is its last byte. A process that dies within the write leaves a
+/// beginning of it. A power loss leaves sectors of it, and zeros for those before them. Neither leaves it whole: what is
+/// whole and does not fit was whole once, and somebody may have been told so.
+fn whole(rest: &[u8]) -> Option<&'static str> {
+    let (last, before) = rest.split_last()?;
+    let claimed = Frame::claimed(rest);
+    if before.contains(&b'\n') || claimed.is_some_and(|length| length < rest.len()) {
+        return Some("it is not the last");
+    }
+    // Records hold no zeros. A single one within them was another byte, at the ends it may be the rest of a sector.
+    let holes = rest.windows(2).any(|pair| pair == [0, 0]) || rest[0] == 0 || *last == 0;
+    let ends = *last == b'\n' || claimed == Some(rest.len());
+    (ends && !holes).then_some("it is whole: nothing that was cut off looks like that")
 }
 
 /// Returns the offset and number of the first frame at or after `from` that proves itself.
