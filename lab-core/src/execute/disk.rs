@@ -26,6 +26,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, name: &str) -> io::Result<Box<dyn File>>;
     /// Gives the file `from` the name `to`, in place of the file of that name. An open [`File`] follows.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives the file `from` a second name `to`. An error of the kind `AlreadyExists` when there is a file of that name.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes all names durable.
@@ -145,6 +147,10 @@ impl Disk for RealDisk {
         fs::rename(self.path(from)?, self.path(to)?)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.path(from)?, self.path(to)?)
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name)?)
     }
@@ -198,16 +204,21 @@ impl File for RealFile {
 ///
 /// Faults it may inject: the process stops before, within or after any operation; an operation fails without effect,
 /// in part, or after it took effect; the disk is full from some operation on; a failed flush forgets the bytes it was
-/// to make durable, which stay readable until the power goes, and a later flush does not bring them back; a power loss
-/// takes any subset of the unflushed sectors (a lost one before a kept one reads as zeros) and any subset of the names
-/// changed since the directory was flushed; any bit flips.
+/// to make durable: they stay readable until the power goes, any part of them may have been written, and a later flush
+/// does not bring back the rest; a power loss takes any subset of the unflushed sectors (a lost one before a kept one
+/// reads as zeros, and so may the end of a file that had grown) and any subset of the names changed since the directory
+/// was flushed, in order; any bit flips.
 ///
 /// Faults it never injects: a flush that reports success and did nothing, a rename that is seen half done, bytes of
-/// one file in another.
-#[derive(Clone, Debug, Default)]
+/// one file in another, a directory that is flushed successfully after a flush of it has failed and still forgets (names
+/// are in the file system's own journal: one that cannot write that stops taking writes).
+#[derive(Clone, Default)]
 pub struct FaultyDisk {
     world: Arc<Mutex<World>>,
+    watch: Option<Watch>,
 }
+
+type Watch = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// Something that goes wrong at one operation of a [`FaultyDisk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +248,9 @@ pub enum Crash {
     Power,
     /// The power went, and a part of the unflushed with it; the seed says which.
     PowerPartly(u64),
+    /// The power went. Of the unflushed, in the order of [`FaultyDisk::unflushed`], what has its bit set was kept; beyond
+    /// 64 the bits begin anew.
+    PowerKeeps(u64),
 }
 
 /// One operation that a [`FaultyDisk`] was asked for.
@@ -258,6 +272,7 @@ pub enum Verb {
     List,
     Create,
     Rename,
+    Link,
     Remove,
     SyncDir,
     Write,
@@ -278,6 +293,8 @@ struct World {
     faults: BTreeMap<usize, Fault>,
     full_from: Option<usize>,
     stopped: bool,
+    /// Bytes in a sector; [`SECTOR`] when 0.
+    sector: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -286,6 +303,8 @@ struct Inode {
     durable: Vec<u8>,
     /// Byte ranges that are dirty in the cache.
     dirty: Vec<(usize, usize)>,
+    /// Byte ranges whose flush has failed: clean in the cache, and on the disk perhaps.
+    forgotten: Vec<(usize, usize)>,
 }
 
 #[derive(Clone, Debug)]
@@ -299,6 +318,25 @@ impl FaultyDisk {
     /// Returns an empty directory without faults.
     pub fn new() -> FaultyDisk {
         FaultyDisk::default()
+    }
+
+    /// Returns the same directory on a disk with sectors of so many bytes.
+    pub fn with_sector(self, bytes: usize) -> FaultyDisk {
+        self.world().sector = bytes;
+        self
+    }
+
+    /// Returns the same directory, with `watch` called before each operation with its number.
+    pub fn watched(mut self, watch: impl Fn(usize) + Send + Sync + 'static) -> FaultyDisk {
+        self.watch = Some(Arc::new(watch));
+        self
+    }
+
+    /// Returns how many names and sectors a power loss may or may not take at this moment.
+    pub fn unflushed(&self) -> usize {
+        let world = self.world();
+        let sectors = world.inodes.iter().map(|inode| inode.unflushed(world.sector()).len());
+        world.unsynced_names.len() + sectors.sum::<usize>()
     }
 
     /// Injects `fault` at operation number `at`, counted from 0 over all verbs.
@@ -324,6 +362,7 @@ impl FaultyDisk {
     /// Returns the directory as the next process finds it: another disk, without faults, its operations counted anew.
     pub fn reopen(&self, crash: Crash) -> FaultyDisk {
         let world = self.world();
+        let partly = matches!(crash, Crash::PowerPartly(_));
         let mut dice = Dice::default();
         let (keep_all, mut keep): (bool, Box<dyn FnMut() -> bool>) = match crash {
             Crash::Process => (true, Box::new(|| true)),
@@ -332,6 +371,14 @@ impl FaultyDisk {
                 dice.0 = seed;
                 (false, Box::new(move || dice.roll() & 1 == 0))
             }
+            Crash::PowerKeeps(bits) => {
+                let mut item = 0;
+                let keep = move || {
+                    item += 1;
+                    bits >> ((item - 1) % 64) & 1 == 1
+                };
+                (false, Box::new(keep))
+            }
         };
         if keep_all {
             let next = World {
@@ -339,9 +386,10 @@ impl FaultyDisk {
                 names: world.names.clone(),
                 durable_names: world.durable_names.clone(),
                 unsynced_names: world.unsynced_names.clone(),
+                sector: world.sector,
                 ..World::default()
             };
-            return FaultyDisk { world: Arc::new(Mutex::new(next)) };
+            return FaultyDisk { world: Arc::new(Mutex::new(next)), watch: None };
         }
         let mut names = world.durable_names.clone();
         for change in &world.unsynced_names {
@@ -351,27 +399,26 @@ impl FaultyDisk {
         }
         let mut inodes = world.inodes.clone();
         for inode in &mut inodes {
-            for (from, to) in std::mem::take(&mut inode.dirty) {
-                let mut start = from;
-                while start < to {
-                    let end = to.min((start / SECTOR + 1) * SECTOR);
-                    if keep() {
-                        inode.harden(start, end);
-                    }
-                    start = end;
-                }
+            let unflushed = inode.unflushed(world.sector());
+            unflushed.iter().filter(|_| keep()).for_each(|(from, to)| inode.harden(*from, *to));
+            // That a file had grown may be known, and what it had grown by not be there.
+            if partly && !unflushed.is_empty() && keep() {
+                inode.durable.resize(inode.cached.len().max(inode.durable.len()), 0);
             }
+            inode.dirty.clear();
+            inode.forgotten.clear();
             inode.cached = inode.durable.clone();
         }
-        let next = World { inodes, names: names.clone(), durable_names: names, ..World::default() };
-        FaultyDisk { world: Arc::new(Mutex::new(next)) }
+        let sector = world.sector;
+        let next = World { inodes, names: names.clone(), durable_names: names, sector, ..World::default() };
+        FaultyDisk { world: Arc::new(Mutex::new(next)), watch: None }
     }
 
     /// Puts a file there, durably and uncounted: what a test found on the disk.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut world = self.world();
         let inode = world.inodes.len();
-        world.inodes.push(Inode { cached: bytes.to_vec(), durable: bytes.to_vec(), dirty: Vec::new() });
+        world.inodes.push(Inode { cached: bytes.to_vec(), durable: bytes.to_vec(), ..Inode::default() });
         world.names.insert(name.to_owned(), inode);
         world.durable_names.insert(name.to_owned(), inode);
     }
@@ -407,6 +454,10 @@ impl FaultyDisk {
         (verb, name, bytes): (Verb, &str, usize),
         effect: impl FnOnce(&mut World, usize) -> io::Result<T>,
     ) -> io::Result<T> {
+        if let Some(watch) = &self.watch {
+            let number = self.world().operations.len();
+            watch(number);
+        }
         let mut world = self.world();
         if world.stopped {
             return Err(stopped());
@@ -415,7 +466,7 @@ impl FaultyDisk {
         world.operations.push(Operation { verb, name: name.to_owned(), bytes });
         let full = world.full_from.is_some_and(|from| number >= from);
         let fault = match verb {
-            Verb::Create | Verb::Write | Verb::Flush if full => Some(Fault::NoSpace),
+            Verb::Create | Verb::Write | Verb::Flush | Verb::Link if full => Some(Fault::NoSpace),
             _ => world.faults.get(&number).copied(),
         };
         let is_write = verb == Verb::Write;
@@ -456,17 +507,36 @@ impl World {
         self.unsynced_names.push(change);
     }
 
-    /// A failed flush: the pages are clean now, and their bytes are nowhere but in the cache.
+    fn sector(&self) -> usize {
+        if self.sector == 0 { SECTOR } else { self.sector }
+    }
+
+    /// A failed flush: the pages are clean now, and whether their bytes are anywhere but in the cache, nobody knows.
     fn forget(&mut self, verb: Verb, name: &str) {
         if verb == Verb::Flush
             && let Some(inode) = self.names.get(name).copied()
         {
-            self.inodes[inode].dirty.clear();
+            let inode = &mut self.inodes[inode];
+            inode.forgotten.append(&mut inode.dirty);
         }
     }
 }
 
 impl Inode {
+    /// Returns the byte ranges that a power loss may or may not take, each within a sector.
+    fn unflushed(&self, sector: usize) -> Vec<(usize, usize)> {
+        let mut ranges = Vec::new();
+        for (from, to) in self.forgotten.iter().chain(&self.dirty) {
+            let mut start = *from;
+            while start < *to {
+                let end = (*to).min((start / sector + 1) * sector);
+                ranges.push((start, end));
+                start = end;
+            }
+        }
+        ranges
+    }
+
     fn harden(&mut self, from: usize, to: usize) {
         if self.durable.len() < to {
             self.durable.resize(to, 0);
@@ -521,6 +591,17 @@ impl Disk for FaultyDisk {
         })
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.operate((Verb::Link, to, 0), |world, _| {
+            let inode = *world.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+            if world.names.contains_key(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            world.change(Change::Link(to.to_owned(), inode));
+            Ok(())
+        })
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.operate((Verb::Remove, name, 0), |world, _| {
             world.names.get(name).ok_or(io::ErrorKind::NotFound)?;
@@ -535,6 +616,12 @@ impl Disk for FaultyDisk {
             world.unsynced_names.clear();
             Ok(())
         })
+    }
+}
+
+impl std::fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyDisk").field("world", &self.world()).finish_non_exhaustive()
     }
 }
 

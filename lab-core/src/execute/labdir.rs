@@ -81,7 +81,7 @@ impl LabDir {
             }
             None => None,
         };
-        let (dir, name) = file.placed()?;
+        let (dir, name) = file.placed("replace")?;
         // Another lab may use the same key: of two rotations at once, the key that one makes could be lost to the other.
         let _turn = KeysTurn::take(&dir)?;
         rotate(self.disk.clone(), &self.stacks()?, &RealDisk::new(dir), &name, to, now)

@@ -15,7 +15,7 @@
 
 use super::disk::{Disk, replace, temporary};
 use super::labdir::LabError;
-use super::seal::{EARLIER, Keys, SealError};
+use super::seal::{EARLIER, Keys, SealError, keep_names};
 use super::store::{KeySource, Store, StoreError};
 use std::collections::BTreeMap;
 use std::io;
@@ -54,6 +54,9 @@ pub fn rotate(
     to: Option<Keys>,
     now: SystemTime,
 ) -> Result<Rotated, LabError> {
+    // A rotation that was cut off may have died before its new key's name was durable. To seal everything for a key
+    // that a power loss takes away would be the end of it.
+    keep_names(keys).map_err(|source| SealError::Disk { attempt: "replace", path: keys.place(name), source })?;
     let aside = format!("{name}{EARLIER}");
     let (text, current) = read(keys, name)?.ok_or(SealError::Missing { path: keys.place(name), named: true })?;
     let put_aside = read(keys, &aside)?;

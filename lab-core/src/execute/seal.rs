@@ -3,7 +3,7 @@
 //! The key never lies in the lab directory, so a copied or published state gives nothing away. What is deliberately not
 //! here: which values are secret, and where sealed text is put.
 
-use super::disk::{make_dir, sync_dir};
+use super::disk::{Disk, RealDisk};
 use super::journal::sha256;
 use super::lock::rfc3339;
 use crate::model::hex;
@@ -14,8 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{RngCore, rngs::OsRng};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -150,18 +149,24 @@ impl KeyFile {
 
     /// Reads the keys: those of the file, and behind them those that a rotation has put aside next to it.
     pub fn load(&self) -> Result<Keys, SealError> {
+        let (dir, name) = self.placed("read")?;
+        self.load_from(&RealDisk::new(dir), &name)
+    }
+
+    /// Reads the keys of the file `name` on `disk`; see [`KeyFile::load`].
+    pub fn load_from(&self, disk: &dyn Disk, name: &str) -> Result<Keys, SealError> {
         let path = self.path.display().to_string();
-        let read = |path: &Path| {
-            let named = path.display().to_string();
-            match fs::read_to_string(path) {
-                Ok(text) => Keys::parse(&text, named).map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                // `read_to_string` says only that it is not UTF-8, never what it read.
-                Err(source) => Err(SealError::Disk { attempt: "read", path: named, source }),
-            }
+        let read = |name: &str, path: &str| {
+            let failed = |source| SealError::Disk { attempt: "read", path: path.to_owned(), source };
+            let Some(bytes) = disk.read(name).map_err(failed)? else { return Ok(None) };
+            // Only that it is no text, never what it is.
+            let text = String::from_utf8(bytes)
+                .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, "it is not valid UTF-8")))?;
+            Keys::parse(&text, path).map(Some)
         };
-        let keys = read(&self.path)?.ok_or(SealError::Missing { path, named: self.named })?;
-        match read(&self.earlier())? {
+        let keys = read(name, &path)?.ok_or(SealError::Missing { path, named: self.named })?;
+        let aside = format!("{name}{EARLIER}");
+        match read(&aside, &disk.place(&aside))? {
             Some(earlier) => Ok(keys.before(earlier)),
             None => Ok(keys),
         }
@@ -184,11 +189,11 @@ impl KeyFile {
     }
 
     /// Returns the directory and the name of the file, wherever links lead to.
-    pub(super) fn placed(&self) -> Result<(PathBuf, String), SealError> {
+    pub(super) fn placed(&self, attempt: &'static str) -> Result<(PathBuf, String), SealError> {
         let path = resolved(&self.path);
         let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         name.zip(path.parent()).map(|(name, dir)| (dir.to_owned(), name)).ok_or_else(|| SealError::Disk {
-            attempt: "replace",
+            attempt,
             path: self.path.display().to_string(),
             source: io::ErrorKind::InvalidInput.into(),
         })
@@ -199,42 +204,51 @@ impl KeyFile {
     /// `lab` is the lab directory, in which the key must not lie.
     pub fn load_or_create(&self, lab: &Path, now: SystemTime) -> Result<Keys, SealError> {
         self.outside(lab)?;
-        match self.load() {
-            Err(SealError::Missing { named: false, .. }) => {
-                let failed = |source| {
-                    let path = self.path.display().to_string();
-                    SealError::Disk { attempt: "create", path, source }
-                };
-                self.create(now).map_err(failed)?;
-                self.load()
-            }
-            loaded => loaded,
-        }
+        let (dir, name) = self.placed("create")?;
+        self.load_or_create_on(&RealDisk::new(dir), &name, now)
     }
 
-    /// Makes a key file, durable before anything is sealed with it. One that appeared meanwhile is left alone.
-    fn create(&self, now: SystemTime) -> io::Result<()> {
-        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        make_dir(dir)?;
-        let text = Keys::throwaway().text("created", now);
-        let staged = dir.join(format!(".age.key.{}", Ids::random().next()));
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&staged)?;
-        // A link, not a rename: of two processes that make the first key, the second must not overwrite it.
-        let linked = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::hard_link(&staged, &self.path));
-        let removed = fs::remove_file(&staged);
-        match linked {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked?,
+    /// Reads or makes the keys of the file `name` on `disk`; see [`KeyFile::load_or_create`].
+    pub fn load_or_create_on(&self, disk: &dyn Disk, name: &str, now: SystemTime) -> Result<Keys, SealError> {
+        let failed = |source| SealError::Disk { attempt: "create", path: self.path.display().to_string(), source };
+        match self.load_from(disk, name) {
+            Err(SealError::Missing { named: false, .. }) => {
+                create(disk, name, now).map_err(failed)?;
+                self.load_from(disk, name)
+            }
+            Ok(keys) => {
+                // Whoever made it may have died before its name was durable. What is sealed now must open after a
+                // power loss, too.
+                keep_names(disk).map_err(failed)?;
+                Ok(keys)
+            }
+            missing => missing,
         }
-        removed?;
-        sync_dir(dir)
+    }
+}
+
+/// Makes a key file, durable before anything is sealed with it. One that appeared meanwhile is left alone.
+fn create(disk: &dyn Disk, name: &str, now: SystemTime) -> io::Result<()> {
+    let text = Keys::throwaway().text("created", now);
+    let staged = format!(".{name}.{}", Ids::random().next());
+    let mut file = disk.create(&staged)?;
+    // A link, not a rename: of two processes that make the first key, the second must not overwrite it.
+    let linked = file.write(text.as_bytes()).and_then(|()| file.flush()).and_then(|()| disk.link(&staged, name));
+    let removed = disk.remove(&staged);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked?,
+    }
+    removed?;
+    disk.sync_dir()
+}
+
+/// Makes the names of key files durable before anything is sealed for what was read under them.
+pub(super) fn keep_names(disk: &dyn Disk) -> io::Result<()> {
+    match disk.sync_dir() {
+        // A directory of somebody else's, or of a kind that is not flushed: whoever put the key there answers for it.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => Ok(()),
+        synced => synced,
     }
 }
 
@@ -388,7 +402,7 @@ impl Ids {
 }
 
 /// Returns a path with its links followed as far as it exists, for comparing places.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut missing = Vec::new();
     let mut at = absolute.as_path();

@@ -481,7 +481,7 @@ pub(crate) fn disturbances(
                     all.push(Disturbance::Disk(n, Fault::StopWithin(within), Crash::Process));
                     all.push(Disturbance::Disk(n, Fault::StopAfter, Crash::PowerPartly(n as u64)));
                 }
-                DiskVerb::Flush | DiskVerb::Create | DiskVerb::Rename | DiskVerb::SyncDir => {
+                DiskVerb::Flush | DiskVerb::Create | DiskVerb::Rename | DiskVerb::Link | DiskVerb::SyncDir => {
                     all.push(Disturbance::Disk(n, Fault::StopBefore, crash));
                     all.push(Disturbance::Disk(n, Fault::StopAfter, Crash::Power));
                 }
