@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// How many bytes of frames a state may have whatever it describes: 256 KiB.
+const OVERGROWN: u64 = 256 << 10;
+
 /// The state of one stack, open for writing or for looking.
 pub struct Store {
     /// None when it is only looked at.
@@ -106,7 +109,16 @@ impl Store {
         let (journal, opened) = Journal::open(disk, stack)?;
         let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
         let vault = vault(stack, &state, &keys)?;
-        Ok((Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false }, opened.cut))
+        let mut store = Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false };
+        // Every run that comes to its end leaves a snapshot. This is for those that never do.
+        if store.overgrown() {
+            store.compact()?;
+        }
+        Ok((store, opened.cut))
+    }
+
+    fn overgrown(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.frame_bytes() > (4 * journal.base_bytes()).max(OVERGROWN))
     }
 
     /// Opens the state of a stack for looking: nothing is written, and committing is refused.
