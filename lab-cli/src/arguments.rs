@@ -13,7 +13,8 @@ Exit codes:
   64  the command line was not understood
 
 Files:
-  --state DIR      the state of every stack of this lab and one lock for all; back it up
+  --state DIR      the state of every stack of this lab and one lock for all; back it up. A directory that does not
+                   keep a lock is refused; `--trust-lock` where no other machine ever runs this lab
   LAB_AGE_KEY_FILE the key that seals secrets in it; else lab/age.key in the user's configuration directory
 
 A first evening:
@@ -39,6 +40,9 @@ pub(crate) struct Global {
     /// Directory of the lab's state
     #[arg(long, global = true, value_name = "DIR", default_value = ".lab", help_heading = "Everywhere")]
     pub(crate) state: PathBuf,
+    /// Lock the state directory even where locks may not hold: NFS without them, SMB, FUSE, 9p
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) trust_lock: bool,
     /// Environment: a stack of its own, named `<lab>-<NAME>`
     #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
     pub(crate) env: Option<String>,

@@ -7,7 +7,7 @@ use crate::surroundings::{Surroundings, executable};
 use crate::trouble::Trouble;
 use lab_core::Link;
 use lab_core::execute::seal::{Ids, KeyFile};
-use lab_core::execute::{Interrupt, KeySource};
+use lab_core::execute::{Interrupt, KeySource, LabDir, Mounts};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
@@ -32,6 +32,7 @@ pub(crate) struct Invocation<'a> {
     link: Option<Link>,
     keys: Option<KeySource>,
     executable: Option<String>,
+    mounts: Option<Mounts>,
 }
 
 impl<'a> Invocation<'a> {
@@ -54,6 +55,7 @@ impl<'a> Invocation<'a> {
             link: around.link,
             keys: around.keys,
             executable: around.executable,
+            mounts: around.mounts,
         }
     }
 
@@ -62,7 +64,8 @@ impl<'a> Invocation<'a> {
         Invocation {
             lab: self.lab,
             name: self.name.clone(),
-            global: Global { state, ..self.global.clone() },
+            // Nobody else knows of it.
+            global: Global { state, trust_lock: true, ..self.global.clone() },
             screen: self.screen.clone(),
             ids: self.ids.clone(),
             interrupt: self.interrupt.clone(),
@@ -71,7 +74,18 @@ impl<'a> Invocation<'a> {
             link: Some(link),
             keys: Some(keys),
             executable: self.executable.clone(),
+            mounts: self.mounts.clone(),
         }
+    }
+
+    /// Returns the lab directory.
+    pub(crate) fn directory(&self) -> LabDir {
+        let dir = LabDir::new(&self.global.state);
+        let dir = match &self.mounts {
+            Some(mounts) => dir.among(mounts.clone()),
+            None => dir,
+        };
+        if self.global.trust_lock { dir.trusted() } else { dir }
     }
 
     /// Returns the name of the stack: the lab's, and the environment's where there is one.

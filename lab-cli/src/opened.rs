@@ -24,7 +24,7 @@ pub(crate) struct Opened {
 
 /// Returns the lab directory.
 pub(crate) fn directory(invocation: &Invocation<'_>) -> LabDir {
-    LabDir::new(&invocation.global.state)
+    invocation.directory()
 }
 
 /// Returns the state of the stack without opening it for writing and without running the program.

@@ -2,7 +2,7 @@
 
 use lab_core::Link;
 use lab_core::execute::seal::Ids;
-use lab_core::execute::{Interrupt, KeySource};
+use lab_core::execute::{Interrupt, KeySource, Mounts};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -30,6 +30,8 @@ pub struct Surroundings {
     pub keys: Option<KeySource>,
     /// The digest of the executable, which saved plans are pinned to; `None` to read the running one.
     pub executable: Option<String>,
+    /// The file systems of this machine, by which a lock is trusted; `None` to ask the kernel.
+    pub mounts: Option<Mounts>,
     /// Where the ids of operations come from.
     pub ids: Arc<Ids>,
     /// How a run is interrupted; `None` for ^C.
@@ -70,6 +72,7 @@ impl Surroundings {
             link: None,
             keys: None,
             executable: None,
+            mounts: None,
             ids: Arc::new(Ids::random()),
             interrupt: None,
         }
@@ -89,6 +92,7 @@ impl Surroundings {
             link: None,
             keys: None,
             executable: None,
+            mounts: None,
             ids: Arc::new(Ids::random()),
             interrupt: None,
         };

@@ -77,7 +77,14 @@ impl From<LabError> for Trouble {
         match error {
             LabError::Store(error) => error.into(),
             LabError::Keys(error) => error.into(),
-            LabError::Lock(_) | LabError::Disk { .. } => split(&error.to_string()),
+            LabError::Lock(error) => {
+                let trouble = split(&error.to_string());
+                match error.hint() {
+                    Some(hint) => trouble.hint(hint),
+                    None => trouble,
+                }
+            }
+            LabError::Disk { .. } => split(&error.to_string()),
         }
     }
 }

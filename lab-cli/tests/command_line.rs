@@ -4,7 +4,8 @@ mod homelab;
 
 use homelab::{Bench, answering, changed, clashing, files, needy, numbered, program, with_data};
 use insta::assert_snapshot;
-use lab_core::execute::{Interrupt, LabDir};
+use lab_cli::Surroundings;
+use lab_core::execute::{Interrupt, LabDir, Mounts};
 use lab_core::{ProgramError, Stack};
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -280,6 +281,24 @@ fn a_second_process_is_told_who_holds_the_lab() {
     assert_eq!(bench.run(program, "preview").exit, 0, "looking needs no lock");
     drop(lock);
     assert_eq!(bench.run(program, "destroy --yes").exit, 0);
+}
+
+#[test]
+fn a_state_on_a_file_system_that_may_not_keep_its_lock_is_refused_unless_somebody_vouches_for_it() {
+    let bench = Bench::new();
+    let shared = |around: &mut Surroundings| {
+        let mounts = "36 22 0:45 / / rw,relatime - cifs //nas/lab rw,vers=3.1.1\n";
+        around.mounts = Some(Mounts::parse(mounts));
+    };
+    let ran = bench.run_in(program, "up --yes", shared);
+    assert_eq!((ran.exit, bench.world.count()), (1, 0));
+    assert_snapshot!(ran.err, @"
+    error: failed to lock DIR/state
+      cause: it is SMB (`cifs`), which is not known to tell other machines of a lock
+      try: keep the state on a local disk; or say `--trust-lock` where no other machine ever runs this lab
+    ");
+    assert_eq!(bench.run_in(program, "preview", shared).exit, 0, "looking needs no lock");
+    assert_eq!(bench.run_in(program, "up --yes --trust-lock", shared).exit, 0);
 }
 
 #[test]
@@ -658,6 +677,7 @@ fn a_command_line_that_is_not_understood_exits_64() {
 
     Everywhere:
           --state <DIR>   Directory of the lab's state [default: .lab]
+          --trust-lock    Lock the state directory even where locks may not hold: NFS without them, SMB, FUSE, 9p
           --env <NAME>    Environment: a stack of its own, named `<lab>-<NAME>`
           --proxy <URL>   Proxy for every connection: `http://IP:PORT` or `direct`; else $LAB_PROXY or $HTTPS_PROXY
           --json          Print a stream of events, a JSON object a line
@@ -671,7 +691,8 @@ fn a_command_line_that_is_not_understood_exits_64() {
       64  the command line was not understood
 
     Files:
-      --state DIR      the state of every stack of this lab and one lock for all; back it up
+      --state DIR      the state of every stack of this lab and one lock for all; back it up. A directory that does not
+                       keep a lock is refused; `--trust-lock` where no other machine ever runs this lab
       LAB_AGE_KEY_FILE the key that seals secrets in it; else lab/age.key in the user's configuration directory
 
     A first evening:

@@ -2,8 +2,10 @@
 //!
 //! The children are this very test binary, told by the environment to hold the lock.
 
-use lab_core::execute::LabDir;
+use lab_core::Event;
 use lab_core::execute::lock::{Lock, LockError};
+use lab_core::execute::seal::Keys;
+use lab_core::execute::{KeySource, LabDir, LabError, Store};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -105,4 +107,54 @@ fn a_second_lock_in_the_same_process_is_refused_too() {
     assert!(matches!(Lock::take(dir.path(), "up", SystemTime::now()), Err(LockError::Held { .. })));
     drop(first);
     Lock::take(dir.path(), "up", SystemTime::now()).unwrap();
+}
+
+const COUNT: &str = "LAB_TEST_COUNT";
+const TURNS: u64 = 5;
+const WRITERS: usize = 4;
+
+/// Not a test of its own either: records so many runs, a lock each, waiting for its turn.
+#[test]
+fn counts_when_it_is_told_to() {
+    let Some(dir) = std::env::var_os(COUNT) else { return };
+    let dir = LabDir::new(dir);
+    let mut left = TURNS;
+    while left > 0 {
+        match dir.lock("up", SystemTime::now()) {
+            Ok(_lock) => {
+                let (mut store, cut) = dir.open("lab", KeySource::Given(Keys::fixed())).unwrap();
+                assert_eq!(cut, None, "the writer before came to its end");
+                // What was read is what is written back, one more: of two at once, one would be lost.
+                let count = store.state().outputs.as_u64().unwrap_or_default() + 1;
+                store.commit(&[Event::Returned { outputs: count.into() }], SystemTime::now()).unwrap();
+                // Now and then as a killed one leaves it.
+                if count % 3 > 0 {
+                    store.close().unwrap();
+                }
+                left -= 1;
+            }
+            Err(LabError::Lock(LockError::Held { .. })) => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn of_processes_that_write_whenever_they_may_none_loses_what_another_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let writers: Vec<Child> = (0..WRITERS)
+        .map(|_| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "counts_when_it_is_told_to", "--test-threads=1"])
+                .env(COUNT, dir.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    let look = Store::look(&*LabDir::new(dir.path()).disk(), "lab", &KeySource::Given(Keys::fixed())).unwrap();
+    assert_eq!(look.state.outputs, serde_json::json!(TURNS * WRITERS as u64));
 }

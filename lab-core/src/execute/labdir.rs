@@ -2,6 +2,7 @@
 
 use super::disk::{Disk, RealDisk};
 use super::lock::{Lock, LockError};
+use super::mount::{Mount, Mounts};
 use super::rotate::{Rotated, rotate};
 use super::seal::{KeyFile, SealError};
 use super::store::{KeySource, Store, StoreError};
@@ -15,6 +16,8 @@ use std::time::SystemTime;
 pub struct LabDir {
     dir: PathBuf,
     disk: Arc<RealDisk>,
+    mounts: Option<Mounts>,
+    trusted: bool,
 }
 
 /// Why a lab directory cannot be used.
@@ -43,7 +46,20 @@ impl LabDir {
     /// Returns the lab directory at `dir`; it need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> LabDir {
         let dir = dir.into();
-        LabDir { disk: Arc::new(RealDisk::new(&dir)), dir }
+        LabDir { disk: Arc::new(RealDisk::new(&dir)), dir, mounts: None, trusted: false }
+    }
+
+    /// Returns the same directory among other file systems than the kernel's.
+    pub fn among(mut self, mounts: Mounts) -> LabDir {
+        self.mounts = Some(mounts);
+        self
+    }
+
+    /// Returns the same directory, to be locked whatever it lies on: somebody else sees to it that only this machine
+    /// uses it.
+    pub fn trusted(mut self) -> LabDir {
+        self.trusted = true;
+        self
     }
 
     /// Returns where it is.
@@ -56,8 +72,15 @@ impl LabDir {
         self.disk.clone()
     }
 
-    /// Takes the lock; a second process is told who holds it, since when, and doing what.
+    /// Takes the lock; a second process is told who holds it, since when, and doing what. Refused on a file system
+    /// that is not known to keep a lock.
     pub fn lock(&self, verb: &str, now: SystemTime) -> Result<Lock, LabError> {
+        if !self.trusted {
+            let mounts = self.mounts.clone().unwrap_or_else(Mounts::here);
+            if let Some(why) = mounts.under(&self.dir).and_then(Mount::doubt) {
+                return Err(LockError::Doubtful { dir: self.dir.display().to_string(), why }.into());
+            }
+        }
         Ok(Lock::take(&self.dir, verb, now)?)
     }
 

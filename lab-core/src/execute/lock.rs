@@ -46,6 +46,14 @@ pub enum LockError {
         /// Who; nothing when it has not said so yet.
         holder: Option<Holder>,
     },
+    /// The directory lies on a file system that may grant the lock to everybody.
+    #[error("lock {dir}: {why}")]
+    Doubtful {
+        /// The lab directory.
+        dir: String,
+        /// Why.
+        why: String,
+    },
     /// The file system refused.
     #[error("lock {dir}: {source}")]
     Disk {
@@ -54,6 +62,18 @@ pub enum LockError {
         /// What the file system said.
         source: io::Error,
     },
+}
+
+impl LockError {
+    /// Returns what the user can do about it, where there is anything.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LockError::Held { .. } | LockError::Disk { .. } => None,
+            LockError::Doubtful { .. } => {
+                Some("keep the state on a local disk; or say `--trust-lock` where no other machine ever runs this lab")
+            }
+        }
+    }
 }
 
 impl Lock {
