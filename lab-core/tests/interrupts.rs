@@ -2,10 +2,12 @@
 
 mod sample;
 
-use lab_core::execute::{Progress, Report};
+use lab_core::execute::disk::{Crash, Verb as DiskVerb};
+use lab_core::execute::{Faults, Interrupt, Progress, Report};
 use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
 use sample::{Line, Sample, deeds, run, run_whole, seeds, settled, world};
+use std::sync::Arc;
 
 /// Runs `sample`, asked to stop after so many things were told, and returns what came of it and was told.
 fn interrupted(bench: &Bench, sample: &Sample, verb: Verb, asks: &[usize]) -> (Report, Vec<Progress>) {
@@ -101,4 +103,74 @@ fn nothing_happens_when_it_is_asked_before_anything_began() {
     assert!(report.not_started.iter().all(|(_, why)| why.contains("interrupted")));
     assert_eq!(bench.world().count(), 0);
     assert_eq!(bench.state().open().count(), 0);
+}
+
+/// Asks so many times to stop, just before the call to a provider, or the operation of the disk, with number `n`.
+fn asked_at(base: &Bench, sample: &Sample, verb: Verb, at: At, asks: usize) -> (Bench, Report) {
+    let bench = base.fork();
+    let interrupt = Interrupt::default();
+    let (asked, trial) = (interrupt.clone(), Trial { interrupt, ..Trial::default() });
+    let ask = move |now: usize, wanted: usize| (0..asks).filter(|_| now == wanted).for_each(|_| asked.ask());
+    let (bench, trial) = match at {
+        At::Call(n) => (bench, Trial { faults: Arc::new(Faults::watched(move |now| ask(now, n))), ..trial }),
+        At::Write(n) => {
+            let disk = bench.disk().clone().watched(move |now| ask(now, n));
+            (bench.on(disk), trial)
+        }
+    };
+    let report = run(&bench, sample, verb, &trial).unwrap();
+    (bench, report)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Call(usize),
+    Write(usize),
+}
+
+/// Every call to a provider and every operation of the disk of an undisturbed run.
+fn moments(base: &Bench, sample: &Sample, verb: Verb) -> (Bench, Vec<At>) {
+    let bench = base.fork();
+    let faults = Arc::new(Faults::none());
+    let trial = Trial { faults: faults.clone(), ..Trial::default() };
+    assert!(run(&bench, sample, verb, &trial).unwrap().complete());
+    let writes = bench.disk().operations().into_iter().enumerate();
+    let writes = writes.filter(|(_, operation)| matches!(operation.verb, DiskVerb::Write | DiskVerb::Flush));
+    let all = (0..faults.calls()).map(At::Call).chain(writes.map(|(n, _)| At::Write(n))).collect();
+    (bench, all)
+}
+
+#[test]
+fn asked_once_or_twice_at_any_call_or_write_the_next_run_comes_to_the_same_end() {
+    let mut points = 0;
+    for seed in 720..720 + seeds(1) {
+        let sample = Sample::random(seed);
+        let changed = sample.changed(seed);
+        for (before, program, verb) in
+            [(None, &sample, Verb::Up), (Some(&sample), &changed, Verb::Up), (Some(&sample), &sample, Verb::Destroy)]
+        {
+            let base = Bench::new();
+            if let Some(before) = before {
+                run_whole(&base, before, Verb::Up, "before");
+                base.world().clear_log();
+            }
+            let (undisturbed, moments) = moments(&base, program, verb);
+            for at in moments {
+                for asks in [1, 2] {
+                    let (bench, report) = asked_at(&base, program, verb, at, asks);
+                    let story = format!("{verb} {seed}, asked {asks} times at {at:?}: {program:?}");
+                    assert!(report.failed.is_empty(), "{story}: to be interrupted is no failure: {report:#?}");
+                    // A process that was told twice is gone; what it had asked for may still come to pass.
+                    let bench = bench.crashed(Crash::Process);
+                    run_whole(&bench, program, verb, &story);
+                    assert_eq!(world(&bench), world(&undisturbed), "{story}");
+                    assert_eq!(deeds(&bench), deeds(&undisturbed), "{story}: twice, or not at all");
+                    settled(&bench, program, verb, &story);
+                    points += 1;
+                }
+            }
+        }
+    }
+    assert!(points > 60, "{points} points show little");
+    println!("{points} points");
 }

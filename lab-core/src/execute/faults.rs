@@ -1,5 +1,7 @@
 //! Faults at the boundary to the providers, for tests: by the number of the call.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What goes wrong at a call.
@@ -16,10 +18,11 @@ pub enum CallFault {
 }
 
 /// Counts the calls to providers, and lets one of them go wrong.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Faults {
     calls: AtomicUsize,
     at: Option<(usize, CallFault)>,
+    watch: Option<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
 impl Faults {
@@ -30,7 +33,12 @@ impl Faults {
 
     /// Returns a count in which the call with number `n`, from 0, goes wrong.
     pub fn at(n: usize, fault: CallFault) -> Faults {
-        Faults { calls: AtomicUsize::new(0), at: Some((n, fault)) }
+        Faults { at: Some((n, fault)), ..Faults::default() }
+    }
+
+    /// Returns a count in which nothing goes wrong and `watch` is told the number of each call before it is made.
+    pub fn watched(watch: impl Fn(usize) + Send + Sync + 'static) -> Faults {
+        Faults { watch: Some(Arc::new(watch)), ..Faults::default() }
     }
 
     /// Returns how many calls were made.
@@ -41,6 +49,15 @@ impl Faults {
     /// Counts a call and returns what goes wrong with it.
     pub(crate) fn next(&self) -> Option<CallFault> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
+        if let Some(watch) = &self.watch {
+            watch(n);
+        }
         self.at.filter(|(at, _)| *at == n).map(|(_, fault)| fault)
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").field("calls", &self.calls).field("at", &self.at).finish_non_exhaustive()
     }
 }
