@@ -1,5 +1,6 @@
 //! A bench to run programs on: a state in memory, a world in memory, a clock that stands still until something waits.
 
+use super::distant::Server;
 use super::world::World;
 use crate::execute::disk::{Crash, Disk, FaultyDisk};
 use crate::execute::seal::{Ids, Keys};
@@ -156,6 +157,11 @@ impl Bench {
     /// Returns the world.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// Serves the world to other processes; see [`Server::start`].
+    pub fn serve(&self, pace: Duration) -> std::io::Result<Server> {
+        Server::start(self.world.clone(), pace)
     }
 
     /// Returns the disk.

@@ -17,11 +17,13 @@
 //! ```
 
 mod bench;
+mod distant;
 mod search;
 mod thing;
 mod world;
 
 pub use bench::{Bench, Trial};
+pub use distant::Server;
 pub use search::{Leak, Search};
 pub use thing::{Memory, Ping, Thing, ThingOutputs};
 pub use world::{Item, World};

@@ -1,12 +1,19 @@
 //! A world in memory: what exists outside, as far as a test is concerned.
 
+use super::distant::{Call, Distant};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A world in memory. Things lie in places, under a name; everything done to it is logged.
 #[derive(Debug, Default)]
-pub struct World(Mutex<Contents>);
+pub struct World {
+    contents: Mutex<Contents>,
+    /// Where it really is, when that is another process.
+    distant: Option<Distant>,
+}
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -17,7 +24,7 @@ struct Contents {
 }
 
 /// One thing in the world.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     /// The mark that it bears.
     pub mark: Option<String>,
@@ -32,12 +39,21 @@ pub struct Item {
 }
 
 impl World {
+    /// Returns the world that another process serves at `address`: what providers do happens there. Only they reach
+    /// it; what a test does to a world, it does where that is.
+    pub fn at(address: SocketAddr) -> World {
+        World { contents: Mutex::default(), distant: Some(Distant::at(address)) }
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the thing called `name` in `place`.
     pub fn get(&self, place: &str, name: &str) -> Option<Item> {
+        if let Some(distant) = &self.distant {
+            return distant.ask(&Call::Get { place: place.to_owned(), name: name.to_owned() });
+        }
         self.contents().items.get(&(place.to_owned(), name.to_owned())).cloned()
     }
 
@@ -72,6 +88,9 @@ impl World {
 
     /// Returns true while a place answers to nobody.
     pub fn is_cut_off(&self, place: &str) -> bool {
+        if let Some(distant) = &self.distant {
+            return distant.ask(&Call::IsCutOff { place: place.to_owned() });
+        }
         self.contents().cut_off.iter().any(|other| other == place)
     }
 
@@ -106,12 +125,13 @@ impl World {
     /// Returns a copy that goes its own way from here.
     pub fn fork(&self) -> World {
         let contents = self.contents();
-        World(Mutex::new(Contents {
+        let contents = Contents {
             items: contents.items.clone(),
             log: contents.log.clone(),
             serial: contents.serial,
             cut_off: contents.cut_off.clone(),
-        }))
+        };
+        World { contents: Mutex::new(contents), distant: None }
     }
 
     /// Returns how many things exist.
@@ -120,6 +140,10 @@ impl World {
     }
 
     pub(super) fn create(&self, place: &str, name: &str, mark: &str, value: Value, calls: u32) -> Result<Item, String> {
+        if let Some(distant) = &self.distant {
+            let (place, name, mark) = (place.to_owned(), name.to_owned(), mark.to_owned());
+            return distant.ask(&Call::Create { place, name, mark, value, calls });
+        }
         let mut contents = self.contents();
         let key = (place.to_owned(), name.to_owned());
         if contents.items.contains_key(&key) {
@@ -139,6 +163,10 @@ impl World {
     }
 
     pub(super) fn update(&self, place: &str, name: &str, mark: &str, value: Value) -> Option<Item> {
+        if let Some(distant) = &self.distant {
+            let (place, name, mark) = (place.to_owned(), name.to_owned(), mark.to_owned());
+            return distant.ask(&Call::Update { place, name, mark, value });
+        }
         let mut contents = self.contents();
         contents.log.push(format!("update {place}/{name}"));
         let item = contents.items.get_mut(&(place.to_owned(), name.to_owned()))?;
@@ -150,6 +178,9 @@ impl World {
     }
 
     pub(super) fn progress(&self, place: &str, name: &str) -> Option<Item> {
+        if let Some(distant) = &self.distant {
+            return distant.ask(&Call::Progress { place: place.to_owned(), name: name.to_owned() });
+        }
         let mut contents = self.contents();
         let item = contents.items.get_mut(&(place.to_owned(), name.to_owned()))?;
         item.unfinished = item.unfinished.saturating_sub(1);
@@ -158,6 +189,9 @@ impl World {
 
     /// Looks at a thing. One that is on its way out goes on by itself, a little further with every look.
     pub(super) fn look(&self, place: &str, name: &str) -> Option<Item> {
+        if let Some(distant) = &self.distant {
+            return distant.ask(&Call::Look { place: place.to_owned(), name: name.to_owned() });
+        }
         let leaving = self.get(place, name)?.leaving.is_some();
         if leaving {
             self.delete(place, name, 0);
@@ -167,6 +201,9 @@ impl World {
 
     /// Begins or goes on with a deletion; returns how many calls it still takes.
     pub(super) fn delete(&self, place: &str, name: &str, calls: u32) -> Option<u32> {
+        if let Some(distant) = &self.distant {
+            return distant.ask(&Call::Delete { place: place.to_owned(), name: name.to_owned(), calls });
+        }
         let mut contents = self.contents();
         let key = (place.to_owned(), name.to_owned());
         let item = contents.items.get_mut(&key)?;
