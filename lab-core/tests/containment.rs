@@ -5,7 +5,7 @@ mod yard;
 use lab_core::plan::{Observations, Seen, Verb};
 use lab_core::testing::{Bench, Memory, Thing, Trial};
 use lab_core::*;
-use yard::{failures, problems, settled, steps};
+use yard::{Odd, Shop, failures, problems, settled, steps};
 
 /// A box that stands somewhere, with a plain thing, a volume with effects outside and a nested box in it; and a
 /// thing outside that is wired to the plain one.
@@ -253,4 +253,33 @@ fn nothing_connects_to_a_container_before_it_exists() {
     bench.up_whole(program);
     assert_eq!(yard.contents().connects, ["shop", "shop/box#1"]);
     assert_eq!(yard.log(), ["create shop/box", "ready shop/box", "create shop/box#1/child"]);
+}
+
+/// A thing in a thing in a thing. What lay deepest was forgotten before anything was deleted: a destroy that was killed
+/// then, or whose deletion failed, left it behind as somebody else's, and the next `up` asked for it to be imported.
+#[test]
+fn what_lies_at_any_depth_is_known_until_the_container_that_is_deleted_is_gone() {
+    let program = |stack: &Stack| {
+        let outer = stack.provider("shop", Shop::at("shop")).resource("outer").add(Odd::new("outer", "x"));
+        let middle = stack.provider("in-outer", Shop::inside(&outer)).resource("middle").add(Odd::new("middle", "x"));
+        stack.provider("in-middle", Shop::inside(&middle)).resource("inner").add(Odd::new("inner", "x"));
+        Ok(())
+    };
+    let (bench, yard) = yard::yard();
+    bench.up_whole(program);
+    let before = bench.state().records;
+    assert_eq!(before.len(), 3);
+    yard.upset("delete", "outer", yard::Upset::Fail(Class::Invalid));
+    assert!(!bench.destroy(program).complete());
+    let left: Vec<&str> = before
+        .keys()
+        .map(Urn::name)
+        .filter(|name| !bench.state().records.keys().any(|urn| urn.name() == *name))
+        .collect();
+    assert_eq!(left, [""; 0], "nothing was deleted, and these are forgotten");
+    yard.log();
+    bench.up_whole(program);
+    assert_eq!(yard.log(), [""; 0], "everything is there");
+    assert!(bench.destroy(program).complete());
+    assert!(bench.state().records.is_empty());
 }

@@ -106,6 +106,23 @@ pub(super) fn order(
             }
         }
     }
+    // What goes without a call goes with the container that is deleted, however far around it that lies: it is there
+    // until then, and has to be known until then.
+    for (urn, record) in &state.records {
+        let silent =
+            |n: &usize| !matches!(steps[*n].action, Action::Delete { .. } | Action::Forget { stays: true, .. });
+        let silent = removes.get(urn).into_iter().flatten().copied().filter(silent).filter(|n| !condemned(&steps[*n]));
+        for gone in silent {
+            let mut passed = BTreeSet::new();
+            let mut outer = record.spec.container.as_ref();
+            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
+                let goes = removes.get(container).into_iter().flatten().copied();
+                let deleted = |n: &usize| matches!(steps[*n].action, Action::Delete { condemned: false, .. });
+                goes.filter(deleted).for_each(|goes| wait(gone, goes, false));
+                outer = state.records.get(container).and_then(|record| record.spec.container.as_ref());
+            }
+        }
+    }
     // What takes over a claim comes after what held it.
     for (n, step) in steps.iter().enumerate() {
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
