@@ -303,7 +303,7 @@ fn a_panic_while_looking_is_something_that_nothing_is_known_of() {
         matches!(seen, lab_core::plan::Seen::Unknown(why) if why.contains("panicked")),
         "nothing is known of it: {seen:?}"
     );
-    settled(&bench, &asks);
+    settled(&bench, asks);
 }
 
 #[test]
