@@ -16,7 +16,7 @@ fn program(n: usize) -> impl Fn(&Stack) -> Result<(), ProgramError> {
         let base = rack.resource("base").add(Thing { secret, ..Thing::new("base", format!("turn {n}")) });
         rack.resource("next").add(Thing::new("next", base.output(|base| base.text)));
         // A name that comes and goes.
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             rack.resource("guest").add(Thing::new("guest", "x"));
         }
         Ok(())
