@@ -190,7 +190,7 @@ impl From<Stopped> for Halt {
 impl Operation {
     /// Carries the operation out.
     pub(super) async fn run(mut self, ground: &Ground) -> Ending {
-        let deadline = ground.clock.now() + ground.clock.patience(self.timeout);
+        let deadline = ground.clock.after(ground.clock.patience(self.timeout));
         match self.attempt(ground, deadline).await {
             Ok(()) | Err(Halt::LeftBehind) => Ending::Done,
             Err(Halt::Stopped) => Ending::Stopped,
@@ -397,7 +397,7 @@ impl Operation {
         let mut events = Vec::new();
         if !self.kind.generated()
             && let Ok((_, Some(reached))) =
-                self.connect(ground, ground.clock.now() + ground.clock.patience(self.timeout)).await?
+                self.connect(ground, ground.clock.after(ground.clock.patience(self.timeout))).await?
         {
             events.push(reached);
         }

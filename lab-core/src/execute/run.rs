@@ -734,7 +734,7 @@ async fn carry_out(
 impl Question {
     /// Asks until there is an answer, or the deadline has passed.
     async fn ask(self, ground: &Ground) -> Ending {
-        let deadline = ground.clock.now() + ground.clock.patience(self.timeout);
+        let deadline = ground.clock.after(ground.clock.patience(self.timeout));
         let mut said;
         loop {
             if ground.interrupt.asked() {

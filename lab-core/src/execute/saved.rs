@@ -6,6 +6,7 @@ use crate::plan::{Observations, Plan, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The format of plan files that this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -122,7 +123,15 @@ impl SavedPlan {
         let format = value.get("format").and_then(Value::as_u64);
         match format {
             Some(format) if format > u64::from(FORMAT) => Err(Refused::Newer { file: file.to_owned(), format }),
-            Some(_) => serde_json::from_value(value).map_err(|error| unreadable(error.to_string())),
+            Some(_) => {
+                let saved: SavedPlan = serde_json::from_value(value).map_err(|error| unreadable(error.to_string()))?;
+                match UNIX_EPOCH.checked_add(Duration::from_secs(saved.at)) {
+                    Some(_) => Ok(saved),
+                    None => {
+                        Err(unreadable(format!("it says that it was made at a time that there is not: {}", saved.at)))
+                    }
+                }
+            }
             None => Err(unreadable("it is not a plan of lab".into())),
         }
     }

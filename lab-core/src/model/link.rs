@@ -65,6 +65,10 @@ impl fmt::Debug for Link {
     }
 }
 
+/// The furthest that a clock is looked ahead on: a thousand years. Adding more could leave what a time can say, which is a
+/// panic; and whoever says `Duration::MAX` means that it may take for ever.
+const FAR: Duration = Duration::from_secs(31_557_600_000);
+
 /// How many times faster than the wall's a clock may run before deadlines are stretched.
 const PATIENCE: u32 = 30;
 
@@ -96,7 +100,8 @@ impl Clock {
     pub fn since(began: SystemTime, speed: u32) -> Clock {
         let speed = speed.max(1);
         let passed = SystemTime::now().duration_since(began).unwrap_or_default();
-        Clock::starting(began + passed * speed, speed)
+        let ahead = passed.saturating_mul(speed).min(FAR);
+        Clock::starting(began.checked_add(ahead).unwrap_or(began), speed)
     }
 
     /// Returns a clock that starts at `origin` and follows the runtime; on a paused runtime it is deterministic.
@@ -106,13 +111,20 @@ impl Clock {
 
     /// Returns the time.
     pub fn now(&self) -> SystemTime {
-        self.origin + self.started.elapsed() * self.speed
+        let passed = self.started.elapsed().saturating_mul(self.speed).min(FAR);
+        self.origin.checked_add(passed).unwrap_or(self.origin)
+    }
+
+    /// Returns the time in `time` from now, however long that is.
+    pub fn after(&self, time: Duration) -> SystemTime {
+        let now = self.now();
+        now.checked_add(time.min(FAR)).unwrap_or(now)
     }
 
     /// Returns how long to be patient for what should take `time`. A clock that runs fast leaves this machine less real
     /// time for its own work, which does not run faster: it is given more of the clock's.
     pub fn patience(&self, time: Duration) -> Duration {
-        time * (self.speed / PATIENCE).max(1)
+        time.saturating_mul((self.speed / PATIENCE).max(1))
     }
 
     /// Waits for `pause` of this clock's time.

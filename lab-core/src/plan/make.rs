@@ -467,7 +467,9 @@ impl<'a> Planner<'a> {
             live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
         let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
         let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
-        let due = record.due.is_some_and(|due| SystemTime::UNIX_EPOCH + Duration::from_secs(due) <= self.now);
+        // Compared in seconds: not every number of them is a time.
+        let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let due = record.due.is_some_and(|due| due <= now);
         let triggered = record.spec.trigger != wanted.spec.trigger;
         let differs = prior != wanted.spec.inputs;
         if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready)
