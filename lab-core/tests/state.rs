@@ -96,6 +96,9 @@ fn what_cannot_be_is_refused() {
     check(&after(&[begin(Update, "2", "1"), begin(Update, "3", "1")]), Some("another operation"));
     check(&after(&[begin(Delete, "2", "1"), end("2", ready())]), Some("cannot"));
     check(&after(&[begin(Delete, "2", "9")]), Some("not in the state"));
+    // A deletion is gone on with, never cut off: each would be kept within the next, deeper than can be read again.
+    check(&after(&[begin(Delete, "2", "1"), begin(Delete, "2", "1")]), None);
+    check(&after(&[begin(Delete, "2", "1"), begin(Delete, "3", "1")]), Some("another deletion"));
     check(&after(&[Event::Forgot { urns: vec![urn("b")], marks: vec![] }]), Some("not in the state"));
     check(&after(&[Event::Forgot { urns: vec![], marks: vec![Mark("1".into())] }]), Some("not condemned"));
     check(&after(&[Event::Noted { urn: urn("b"), spec: Box::new(spec()) }]), Some("not in the state"));

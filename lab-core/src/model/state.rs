@@ -554,6 +554,10 @@ impl State {
                 };
                 if !again(record) {
                     let before = record.open.take();
+                    if before.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete) {
+                        record.open = before;
+                        return illegal("while another deletion of it is open");
+                    }
                     record.open = open(None).map(|open| Box::new(Open { before, ..*open }));
                 }
             }
