@@ -102,7 +102,7 @@ impl Lock {
     /// Returns who signed the lock of the directory `dir` last and did not take the name away: whoever holds it, or one
     /// that was killed.
     pub fn holder(dir: &Path) -> Option<Holder> {
-        serde_json::from_slice(&fs::read(dir.join(HOLDER)).ok()?).ok()
+        Holder::parse(&fs::read(dir.join(HOLDER)).ok()?)
     }
 
     fn sign(&self, holder: &Holder) -> io::Result<()> {
@@ -111,6 +111,13 @@ impl Lock {
         let written = self.holder.with_extension("holder.tmp");
         fs::write(&written, serde_json::to_vec(holder)?)?;
         fs::rename(&written, &self.holder)
+    }
+}
+
+impl Holder {
+    /// Reads what a holder has written of itself; nothing when it cannot be understood.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Holder> {
+        serde_json::from_slice(bytes).ok()
     }
 }
 
@@ -126,11 +133,13 @@ impl Drop for Lock {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` (process {}", self.verb, self.pid)?;
+        // Somebody else wrote this: it must not move the cursor of whoever reads it.
+        let plain = |text: &str| text.replace(char::is_control, "\u{fffd}");
+        write!(f, "`{}` (process {}", plain(&self.verb), self.pid)?;
         if !self.host.is_empty() {
-            write!(f, " on {}", self.host)?;
+            write!(f, " on {}", plain(&self.host))?;
         }
-        write!(f, ") has held it since {}", self.since)
+        write!(f, ") has held it since {}", plain(&self.since))
     }
 }
 

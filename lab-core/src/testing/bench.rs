@@ -7,7 +7,7 @@ use crate::execute::seal::{Ids, Keys};
 use crate::execute::{
     Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, Store, execute, neighbours, observe, settle,
 };
-use crate::model::{Clock, Declared, Link, Neighbours, ProgramError, Stack, State, Vocabulary};
+use crate::model::{Clock, Declared, Link, Neighbours, ProgramError, Stack, State, Vault, Vocabulary};
 use crate::plan::{self, Observations, Plan, Request, Verb};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -292,7 +292,9 @@ impl Bench {
             let clock = Clock::starting(self.now, 1);
             let link = (self.link)(clock.clone());
             let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-            let (store, _) = Store::open(disk, &self.name, self.keys()).map_err(|error| error.to_string())?;
+            let (mut store, _) = Store::open(disk, &self.name, self.keys()).map_err(|error| error.to_string())?;
+            // A first run draws the key of its fingerprints; here it follows from the seed, as everything does.
+            store.adopt(Vault::new([self.seed as u8; 32]));
             let declared = self.declare(store.vault(), &program).map_err(|error| error.to_string())?;
             let declared = Arc::new(declared);
             let (_, foreign) = self.neighbours(&declared.vault).map_err(|error| error.to_string())?;

@@ -18,6 +18,7 @@
 
 mod bench;
 mod distant;
+pub mod fuzz;
 mod search;
 mod thing;
 mod world;
