@@ -6,7 +6,9 @@ mod homelab;
 
 use homelab::{HomeLab, consistent, essence};
 use lab::execute::seal::KeyFile;
+use lab::execute::{KeySource, LabDir, Store};
 use lab::sim;
+use lab::testing::Search;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -70,6 +72,26 @@ impl Life {
         said
     }
 
+    /// Searches whatever lies there for every secret that the state has by now, in clear; returns how many there are.
+    fn clean(&self) -> usize {
+        let dir = LabDir::new(self.path("state"));
+        let file = KeyFile { path: self.path("age.key"), named: true };
+        let keys = KeySource::File { file, lab: dir.path().to_owned() };
+        if !dir.path().exists() {
+            return 0;
+        }
+        let look = Store::look(&*dir.disk(), "homelab", &keys).expect("a state that can be read after a kill");
+        let mut search = Search::default();
+        for fingerprint in look.state.secrets.keys() {
+            let value = look.vault.get(fingerprint).expect("a secret that opens");
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            search.add(fingerprint.as_str(), text);
+        }
+        let found = search.found_in_dir(dir.path()).expect("a directory that can be read");
+        assert!(found.is_empty(), "secrets in clear: {found:#?}");
+        look.state.secrets.len()
+    }
+
     /// Runs `up` to its end, and checks everything there is to check.
     fn end(&self) {
         self.done(&["up", "--yes"], 0);
@@ -98,7 +120,7 @@ fn roll(seed: u64) -> u64 {
 #[test]
 fn an_up_that_is_killed_twenty_times_ends_in_the_declared_world() {
     let began = Instant::now();
-    let (mut killed, mut lives) = (0, 0);
+    let (mut killed, mut lives, mut searched) = (0, 0, 0);
     while killed < KILLS {
         lives += 1;
         let life = Life::new(lives);
@@ -119,8 +141,10 @@ fn an_up_that_is_killed_twenty_times_ends_in_the_declared_world() {
             child.wait().expect("a dead child");
             killed += 1;
             consistent(&life.lab.world()).expect("a consistent world after a kill");
+            searched += life.clean();
         }
         life.end();
     }
+    assert!(searched > 0, "there was something to search for");
     println!("{killed} kills in {lives} lives of the lab, {:?}", began.elapsed());
 }

@@ -80,6 +80,8 @@ impl Screen {
         let mut text = "  ".repeat(depth);
         for (tone, piece) in pieces {
             let style = if self.colors { style(*tone) } else { Style::new() };
+            // Much of it was written by somebody else, who must not move the cursor of whoever reads it.
+            let piece = piece.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}");
             text.push_str(&format!("{style}{piece}{style:#}"));
         }
         let mut text = if self.colors { text } else { text.trim_end().to_owned() };

@@ -636,6 +636,17 @@ fn a_program_that_fails_or_panics_is_one_clear_error() {
 }
 
 #[test]
+fn what_others_wrote_moves_no_cursor() {
+    fn program(_: &Stack) -> Result<(), ProgramError> {
+        Err(ProgramError::new("the API said \u{1b}[2J\u{1b}]0;title\u{7} and\r\nmore\tof it"))
+    }
+    let ran = Bench::new().run(program, "preview");
+    assert_eq!(ran.exit, 1);
+    assert!(ran.err.contains("the API said \u{fffd}[2J\u{fffd}]0;title\u{fffd} and\n"), "{:?}", ran.err);
+    assert!(ran.err.contains("more\tof it"), "{:?}", ran.err);
+}
+
+#[test]
 fn a_command_line_that_is_not_understood_exits_64() {
     let bench = Bench::new();
     for arguments in ["", "upp", "up --parallel 0", "up @plan --target rack", "preview --color mauve"] {
