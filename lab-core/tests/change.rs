@@ -136,3 +136,28 @@ fn consent_stands_in_the_begin_record_and_holds_until_the_operation_ends() {
     bench.up_whole(one("/dev/sda"));
     assert_eq!(yard.log(), ["create shop/it", "ready shop/it"]);
 }
+
+/// Begun again with today's inputs, it was agreed to all the same: only the record of the first beginning said so.
+#[test]
+fn consent_holds_when_the_operation_goes_on_with_other_inputs() {
+    let (bench, yard) = yard();
+    let one = |say: &'static str| {
+        move |stack: &Stack| {
+            let odd = Odd { wipes: Some("/dev/sda".into()), calls: 3, ..Odd::new("it", say) };
+            stack.provider("shop", Shop::at("shop")).resource("it").add(odd);
+            Ok(())
+        }
+    };
+    let trial = |n, fault| Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+    assert!(bench.attempt(one("x"), Verb::Up, &trial(2, CallFault::StopBefore)).unwrap().stopped);
+    let bench = bench.crashed(Crash::Power).seeded(2);
+    assert!(bench.attempt(one("y"), Verb::Up, &trial(1, CallFault::StopAfter)).unwrap().stopped);
+    let bench = bench.crashed(Crash::Power).seeded(3);
+    let state = bench.state();
+    let (_, _, open) = state.open().next().unwrap();
+    assert_eq!(open.begun.spec.inputs["say"], "y", "it was begun again");
+    assert_eq!(open.begun.consent.as_deref(), Some("/dev/sda"));
+    assert_eq!(bench.preview(one("y")).destroys().count(), 0, "it is not asked again");
+    bench.up_whole(one("y"));
+    assert_eq!(yard.things(), ["shop/it=y"]);
+}

@@ -4,7 +4,7 @@ mod yard;
 
 use lab_core::testing::Bench;
 use lab_core::*;
-use yard::{Odd, Shop, failures, problem, settled, steps, yard};
+use yard::{Odd, Shop, failures, problem, problems, settled, steps, yard};
 
 fn odd(name: &str, claims: &[u64]) -> Odd {
     Odd { claims: claims.iter().map(|n| (*n).into()).collect(), ..Odd::new(name, "x") }
@@ -111,10 +111,11 @@ fn a_claim_that_is_known_later_is_shown_as_deferred_and_checked_before_its_step(
     let free = deferred("abcd", &[3]);
     let (bench, _) = yard::yard();
     bench.up_whole(free);
-    settled(&bench, free);
+    // Before another run notes it.
     let state = bench.state();
     let late = state.records.values().find(|record| record.id == Some(Id("late".into()))).unwrap();
     assert_eq!(late.spec.claims, [Claim::number("number", 4)]);
+    settled(&bench, free);
 }
 
 /// A claim known only later was compared with the claims of its own stack, not with those of the others.
@@ -139,4 +140,22 @@ fn a_pool_and_what_clashes_with_it_in_one_program() {
         Ok(())
     });
     assert!(said.contains("node") && said.contains("pool"), "{said}");
+}
+
+#[test]
+fn what_lies_in_the_middle_of_another_claim_is_taken_and_a_thing_is_in_nobodys_way_but_others() {
+    let (bench, _) = yard();
+    let program = |node: u64| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            shop.resource("pool").add(Odd { pool: true, reach: 5, ..odd("pool", &[10]) });
+            // It says the same twice, which is not twice the same.
+            shop.resource("node").add(odd("node", &[node, node]));
+            Ok(())
+        }
+    };
+    assert!(problems(&bench.preview(program(13))).iter().all(|said| said.contains("node") && said.contains("pool")));
+    assert!(!problems(&bench.preview(program(13))).is_empty());
+    bench.up_whole(program(16));
+    bench.up_whole(program(9));
 }

@@ -203,6 +203,38 @@ fn something_protected_inside_blocks_the_replacement_and_the_end_of_its_containe
     bench.up_whole(|stack| Rack { stand: "there", ..lifted }.declare(stack));
 }
 
+/// Whether a container has to be replaced showed only with a value: what it held was not in the plan, and would have gone
+/// with it.
+#[test]
+fn a_container_is_not_replaced_by_a_plan_that_could_not_say_so() {
+    let (bench, yard) = yard::yard();
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", yard::Shop::at("shop"));
+            let source = shop.resource("source").add(yard::Odd::new("source", say));
+            let say = source.output(|source| source.say);
+            let container = yard::Odd { turn: yard::Turn::DeleteFirst, ..yard::Odd::new("box", say) };
+            let container = shop.resource("box").add(container);
+            stack
+                .provider("inside", yard::Shop::inside(&container))
+                .resource("child")
+                .add(yard::Odd::new("child", "x"));
+            Ok(())
+        }
+    };
+    bench.up_whole(program("a"));
+    yard.log();
+    let report = bench.up(program("b"));
+    assert_eq!(
+        failures(&report),
+        ["update box: it would have to be replaced, which the plan did not show; plan again"]
+    );
+    assert_eq!(yard.log(), ["update shop/source"]);
+    bench.up_whole(program("b"));
+    assert_eq!(yard.things().len(), 3, "{:?}", yard.things());
+    settled(&bench, program("b"));
+}
+
 #[test]
 fn protection_reaches_up_through_every_container() {
     let deep = Rack { deep: true, volume: false, plain: false, ..Rack::default() };
@@ -238,6 +270,23 @@ fn a_child_whose_line_goes_is_deleted_by_call_while_its_container_stays() {
     let bench = applied(Rack::default());
     bench.up_whole(|stack| Rack { volume: false, ..Rack::default() }.declare(stack));
     assert_eq!(bench.world().log(), ["delete rack/box#1/volume"]);
+    bench.up_whole(|stack| Rack { volume: false, plain: false, ..Rack::default() }.declare(stack));
+    assert_eq!(bench.world().log()[1..], ["delete rack/wired", "delete rack/box#1/plain"]);
+}
+
+/// What its provider was told came from elsewhere: it lives inside all the same.
+#[test]
+fn what_lives_inside_waits_until_its_container_is_ready_though_nothing_it_is_told_comes_from_there() {
+    let (bench, yard) = yard::yard();
+    let program = |stack: &Stack| {
+        let shop = stack.provider("shop", yard::Shop::at("shop"));
+        let container = shop.resource("box").add(yard::Odd { calls: 3, ..yard::Odd::new("box", "box") });
+        let inside = yard::Shop { place: "within".into(), inside: Some(container.urn().clone()) };
+        stack.provider("inside", inside).resource("child").add(yard::Odd::new("child", "in"));
+        Ok(())
+    };
+    bench.up_whole(program);
+    assert_eq!(yard.log(), ["create shop/box", "ready shop/box", "create within/child"]);
 }
 
 #[test]

@@ -133,3 +133,18 @@ fn what_was_not_read_is_no_drift_and_null_says_that_it_is_not_there() {
     check(json!({ "a": [1] }), json!({ "a": [1, 2] }), &["/a"]);
     check(json!({ "a/b": 1 }), json!({ "a/b": 2 }), &["/a~1b"]);
 }
+
+#[test]
+fn a_provider_that_cannot_be_connected_to_says_nothing_of_what_is_there() {
+    let (bench, yard) = yard::yard();
+    let program = |stack: &Stack| {
+        stack.provider("shop", yard::Shop::at("shop")).resource("it").add(yard::Odd::new("it", "x"));
+        Ok(())
+    };
+    bench.up_whole(program);
+    yard.upset("connect", "shop", yard::Upset::Fail(Class::Unreachable));
+    let seen = bench.refresh(program);
+    assert!(matches!(seen.seen.values().next(), Some(Seen::Unknown(_))), "{seen:?}");
+    assert_eq!(steps(&bench.plan(program, Verb::Up, &seen, &[])), [""; 0]);
+    assert_eq!(bench.state().records.values().next().unwrap().status, Status::Ready);
+}

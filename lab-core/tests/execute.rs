@@ -68,6 +68,18 @@ fn a_replacement_that_only_showed_as_possible_may_stand_before_the_old_one_goes(
     settled(&bench, &wired(Odd::new("source", "b"), twin()));
 }
 
+#[test]
+fn a_replacement_that_only_showed_as_possible_goes_first_where_it_keeps_a_claim_or_its_name() {
+    let claimant = Odd { natural: false, claims: vec![5.into()], ..sink(Turn::CreateFirst) };
+    for odd in [claimant, sink(Turn::CreateFirst)] {
+        let (bench, yard) = yard();
+        bench.up_whole(wired(Odd::new("source", "a"), odd.clone()));
+        yard.log();
+        bench.up_whole(wired(Odd::new("source", "b"), odd));
+        assert_eq!(yard.log(), ["update shop/source", "delete shop/sink", "create shop/sink"]);
+    }
+}
+
 /// What depends on something that may be replaced could only be told "unknown": it was never looked at again.
 #[test]
 fn what_depends_on_one_that_may_be_replaced_follows_it() {
@@ -124,6 +136,24 @@ fn an_outcome_that_was_not_shown_stops_the_step() {
     bench.up_whole(program("A"));
 }
 
+/// What a value means may be known only with the value: the plan showed a plain update.
+#[test]
+fn an_interruption_or_a_refusal_that_was_not_shown_stops_the_step() {
+    for (say, expected) in [
+        ("AWAY", "update sink: it would interrupt: sink is away, which the plan did not show; plan again"),
+        ("NEVER", "update sink: it cannot be changed: /say: it never says that"),
+    ] {
+        let (bench, yard) = applied(Turn::ByValue);
+        let next = || wired(Odd::new("source", say), sink(Turn::ByValue));
+        assert!(bench.preview(next()).steps.iter().all(|step| step.interrupts.is_none()));
+        assert_eq!(failures(&bench.up(next())), [expected]);
+        assert_eq!(yard.log(), ["update shop/source"], "{say}");
+        let again = bench.preview(next());
+        assert!(again.steps.iter().any(|step| step.interrupts.is_some()) != (say == "NEVER"), "{again:#?}");
+        assert_eq!(again.problems.is_empty(), say == "AWAY", "{again:#?}");
+    }
+}
+
 fn say_len(source: &Handle<yard::OddOutputs>) -> Output<usize> {
     source.output(|source| source.say.len())
 }
@@ -172,15 +202,18 @@ fn diamond(stack: &Stack) -> Result<(), ProgramError> {
 
 #[test]
 fn independent_branches_go_on_past_a_failure_and_dependents_are_not_started_with_the_reason() {
-    let (bench, yard) = yard();
-    yard.upset("apply", "a", Upset::Fail(Class::Invalid));
-    let report = bench.up(diamond);
-    assert_eq!(failures(&report), ["create a: it was upset"]);
-    assert_eq!(yard.things(), ["shop/c=x"]);
-    let not: Vec<String> = report.not_started.iter().map(|(urn, why)| format!("{}: {why}", urn.short())).collect();
-    assert_eq!(not, ["b: it needs a, which failed", "d: it needs a, which failed"]);
-    bench.up_whole(diamond);
-    assert_eq!(yard.things().len(), 4);
+    // One at a time, the other branch had not been started when the first failed.
+    for parallel in [16, 1] {
+        let (bench, yard) = yard();
+        yard.upset("apply", "a", Upset::Fail(Class::Invalid));
+        let report = bench.attempt(diamond, Verb::Up, &Trial { parallel, ..Trial::default() }).unwrap();
+        assert_eq!(failures(&report), ["create a: it was upset"]);
+        assert_eq!(yard.things(), ["shop/c=x"]);
+        let not: Vec<String> = report.not_started.iter().map(|(urn, why)| format!("{}: {why}", urn.short())).collect();
+        assert_eq!(not, ["b: it needs a, which failed", "d: it needs a, which failed"]);
+        bench.up_whole(diamond);
+        assert_eq!(yard.things().len(), 4);
+    }
 }
 
 #[test]
@@ -286,4 +319,14 @@ fn destroying_goes_from_the_last_to_the_first() {
     let log = yard.log();
     let at = |name: &str| log.iter().position(|call| *call == format!("delete shop/{name}")).unwrap();
     assert!(at("d") < at("b") && at("b") < at("a") && at("d") < at("c"), "{log:?}");
+}
+
+#[test]
+fn what_turns_out_to_matter_to_nobody_is_recorded_as_it_is_wanted() {
+    let (bench, yard) = applied(Turn::Nothing);
+    bench.up_whole(wired(Odd::new("source", "b"), sink(Turn::Nothing)));
+    assert_eq!(yard.log(), ["update shop/source"]);
+    let state = bench.state();
+    let sink = state.records.values().find(|record| record.id == Some(Id("sink".into()))).unwrap();
+    assert_eq!(sink.spec.inputs["say"], "b");
 }

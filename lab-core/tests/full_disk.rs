@@ -7,7 +7,8 @@ use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, Store};
 use lab_core::model::{Event, Run};
 use lab_core::plan::Verb;
-use lab_core::testing::{Bench, MemoryDisk, Trial};
+use lab_core::testing::{Bench, Memory, MemoryDisk, Thing, Trial};
+use lab_core::{ProgramError, Stack};
 use sample::{Sample, deeds, run, run_whole, seeds, settled, world};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -86,6 +87,25 @@ fn a_disk_that_stays_full_stops_the_run_before_anything_that_could_not_be_record
                 state.records.values().any(|record| item.mark.as_ref().is_none_or(|mark| *mark == record.mark.0));
             assert!(known, "full from {n}: {place}/{name} was made, and nothing durable says so");
         }
+    }
+}
+
+/// With nothing to return, the last record is the end of the last operation: a run is complete only with that.
+#[test]
+fn a_run_whose_last_record_could_not_be_written_is_not_complete() {
+    let program = |stack: &Stack| -> Result<(), ProgramError> {
+        stack.provider("rack", Memory::at("rack")).resource("it").add(Thing::new("it", "x"));
+        Ok(())
+    };
+    let base = Bench::new();
+    let undisturbed = base.fork();
+    undisturbed.up_whole(program);
+    for n in 0..undisturbed.disk().operations().len() {
+        let bench = base.fork();
+        bench.disk().inject(n, Fault::NoSpace);
+        let done = bench.attempt(program, Verb::Up, &Trial::default());
+        let (state, complete) = (bench.crashed(Crash::Power).state(), done.is_ok_and(|report| report.complete()));
+        assert!(!complete || (state.open().count(), state.records.len()) == (0, 1), "full at {n}: {state:#?}");
     }
 }
 

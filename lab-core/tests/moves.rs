@@ -153,3 +153,39 @@ fn a_moved_thing_may_change_in_the_same_run() {
     bench.up_whole(after);
     assert_eq!(yard.things(), ["shop/one=louder"]);
 }
+
+/// Its container was looked for under the name that it had: the child was taken for one whose container is gone, and
+/// forgotten.
+#[test]
+fn what_goes_out_of_a_moved_container_is_deleted_by_call() {
+    let (bench, yard) = yard();
+    let named = |name: &'static str, child: bool| {
+        move |stack: &Stack| {
+            let container = stack.provider("shop", Shop::at("shop")).resource(name).add(Odd::new("box", "box"));
+            let inside = stack.provider("inside", Shop::inside(&container));
+            if child {
+                inside.resource("child").add(Odd::new("child", "x"));
+            }
+            Ok(())
+        }
+    };
+    bench.up_whole(named("a", true));
+    yard.log();
+    bench.up_whole(named("b", false));
+    assert_eq!(yard.log(), ["delete shop/box#1/child"]);
+    settled(&bench, named("b", false));
+}
+
+#[test]
+fn an_identity_that_nothing_recorded_has_falls_back_to_the_names() {
+    let (bench, yard) = yard();
+    bench.up_whole(program(&[("a", &[], "one")]));
+    yard.log();
+    let after = program(&[("b", &["a"], "two")]);
+    let plan = bench.preview(after);
+    let replaced = vec!["delete b".to_owned(), "create b".to_owned()];
+    assert_eq!((moves(&plan), steps(&plan)), (vec!["a -> b".to_owned()], replaced));
+    bench.up_whole(after);
+    assert_eq!(yard.log(), ["delete shop/one", "create shop/two"]);
+    settled(&bench, after);
+}

@@ -154,6 +154,32 @@ fn what_was_begun_goes_on_with_todays_inputs() {
     }
 }
 
+/// Begun again for another reason than its inputs, it was taken to be made from what was last begun.
+#[test]
+fn what_was_begun_with_other_inputs_is_known_to_be_behind_however_often_it_is_begun_again() {
+    let today = || Odd { say: "y".into(), ..slow() };
+    let patient = |stack: &Stack| {
+        let declare = stack.provider("shop", Shop::at("shop")).resource("it");
+        declare.timeout(std::time::Duration::from_secs(300)).add(today());
+        Ok(())
+    };
+    let trial = |n, fault| Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+    for fault in [CallFault::StopBefore, CallFault::StopAfter] {
+        for (second, third) in (0..4).flat_map(|second| (0..4).map(move |third| (second, third))) {
+            let (bench, yard) = yard();
+            bench.attempt(one(slow()), Verb::Up, &trial(2, fault)).unwrap();
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            bench.attempt(one(today()), Verb::Up, &trial(second, fault)).unwrap();
+            let bench = bench.crashed(Crash::Process).seeded(3);
+            bench.attempt(patient, Verb::Up, &trial(third, fault)).unwrap();
+            let bench = bench.crashed(Crash::Process).seeded(4);
+            bench.up_whole(patient);
+            assert_eq!(yard.things(), ["shop/it=y"], "{fault:?} at {second}, then at {third}: {:?}", yard.log());
+            settled(&bench, patient);
+        }
+    }
+}
+
 #[test]
 fn a_change_that_was_begun_goes_on_with_todays_inputs() {
     let say = |say: &str| one(Odd { say: say.into(), ..slow() });
@@ -225,12 +251,40 @@ fn what_may_pass_is_tried_again_with_growing_pauses_and_told() {
 }
 
 #[test]
+fn what_fails_again_and_again_is_tried_less_and_less_often() {
+    let (bench, yard) = yard();
+    (0..200).for_each(|_| yard.upset("apply", "it", Upset::Fail(Class::Again)));
+    let program = |stack: &Stack| {
+        let declare = stack.provider("shop", Shop::at("shop")).resource("it");
+        declare.timeout(std::time::Duration::from_secs(120)).add(Odd::new("it", "x"));
+        Ok(())
+    };
+    let trial = Trial::default();
+    assert!(!bench.attempt(program, Verb::Up, &trial).unwrap().complete());
+    let tries = trial.heard.lock().unwrap().iter().filter(|told| matches!(told, Progress::Retrying { .. })).count();
+    // The first pauses last half a second and one second: as many of those would be over a hundred.
+    assert!((6..20).contains(&tries), "{tries} times in two minutes");
+}
+
+#[test]
+fn what_somebody_else_makes_between_our_look_and_our_call_is_looked_at_and_left_alone() {
+    let (bench, yard) = yard();
+    yard.upset("apply", "it", Upset::Sooner);
+    let said = failures(&bench.up(one(Odd::new("it", "x")))).join("\n");
+    assert!(said.contains("exists already and is not ours"), "{said}");
+    assert_eq!(yard.things(), ["shop/it=theirs"]);
+    assert_eq!((yard.log().len(), yard.contents().clashes), (0, 1), "once was enough");
+    assert!(bench.state().records.is_empty(), "nothing was made");
+}
+
+#[test]
 fn a_lost_reply_is_looked_for_before_anything_else() {
     for class in [Class::Again, Class::Unreachable, Class::Conflict] {
         let (bench, yard) = yard();
         yard.upset("apply", "it", Upset::After(class));
         bench.up_whole(one(Odd::new("it", "x")));
         assert_eq!(yard.log(), ["create shop/it"], "{class:?}");
+        assert_eq!(yard.contents().clashes, 0, "{class:?}: it was to be made again before anybody looked");
         yard.upset("apply", "it", Upset::After(class));
         bench.up_whole(one(Odd::new("it", "y")));
         assert_eq!(yard.log(), ["update shop/it"], "{class:?}");

@@ -221,3 +221,39 @@ fn a_saved_plan_of_another_format_says_so() {
     assert!(matches!(SavedPlan::from_bytes("plan", b"{}").unwrap_err(), Refused::Unreadable { .. }));
     assert!(matches!(SavedPlan::from_bytes("plan", b"\x7fELF").unwrap_err(), Refused::Unreadable { .. }));
 }
+
+#[test]
+fn what_a_replacement_and_a_removal_interrupt_is_shown() {
+    let (bench, _) = yard();
+    let program = |say: &'static str, both: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            for name in if both { vec!["router", "switch"] } else { vec!["router"] } {
+                let missed = Some(format!("what needs the {name}"));
+                shop.resource(name).add(Odd { turn: Turn::DeleteFirst, missed, ..Odd::new(name, say) });
+            }
+            Ok(())
+        }
+    };
+    bench.up_whole(program("a", true));
+    let plan = bench.preview(program("b", false));
+    let interrupts = |verb: &str, name: &str| {
+        let step = plan.steps.iter().find(|step| step.urn.name() == name && step.removes());
+        step.unwrap_or_else(|| panic!("nothing {verb} {name}")).interrupts.clone()
+    };
+    assert_eq!(interrupts("replaces", "router").as_deref(), Some("what needs the router"));
+    assert_eq!(interrupts("removes", "switch").as_deref(), Some("what needs the switch"));
+}
+
+#[test]
+fn what_was_seen_is_saved_with_the_plan() {
+    let (bench, _) = yard();
+    let declared = bench.load(saying("a"));
+    let asked = Urn::new("lab", "shop", &[], "odd:ask", "asked");
+    let seen = Observations { answers: [(asked, serde_json::json!("x"))].into(), ..Observations::default() };
+    let plan = plan::plan(&declared, &bench.state(), &seen, &Request::new(Verb::Up, bench.now()));
+    let saved =
+        SavedPlan::new(plan, seen.clone(), Vec::new(), 1, String::new(), "exe".into(), &declared.vault, &Keys::fixed());
+    let back = SavedPlan::from_bytes("plan", &saved.unwrap().to_bytes()).unwrap();
+    assert_eq!(back.observations, seen, "it is planned again from the same");
+}

@@ -2,9 +2,10 @@
 
 mod sample;
 
+use lab_core::execute::CallFault;
 use lab_core::plan::Verb;
 use lab_core::testing::Bench;
-use sample::{Line, Sample, Says, deeds, run_whole, settled, world};
+use sample::{Line, Sample, Says, deeds, disturbances, run_whole, settled, world};
 
 /// A container with every kind of child, at a stand.
 fn program(stand: &str, create_first: bool) -> Sample {
@@ -102,6 +103,10 @@ fn a_container_within_a_replaced_container_is_made_anew_with_what_it_holds() {
     let bench = check(&line("here"), &line("there"), "nested");
     let inner = bench.world().items().into_iter().filter(|(place, ..)| place != "rack").count();
     assert_eq!(inner, 3);
+    // However deep it lies: the way in goes with what is around it.
+    let log = bench.world().log();
+    let at = |end: &str| log.iter().position(|call| call.starts_with("delete") && call.ends_with(end));
+    assert!(at("/d").is_some() && at("/d") < at("rack/a"), "{log:?}");
 }
 
 #[test]
@@ -121,4 +126,23 @@ fn a_container_that_somebody_removed_is_made_anew_with_what_it_held() {
     let report = sample::run(&bench, &sample, Verb::Up, &trial).unwrap();
     assert!(report.complete(), "{report:#?}");
     assert_eq!(world(&bench), expected);
+}
+
+#[test]
+fn a_replacement_that_is_cut_off_anywhere_is_finished_with_all_that_it_held() {
+    let on = |name: &str| Line::new(name).on("cluster");
+    let cluster = |stand: &str| Line { calls: 1, lingers: 1, ..Line::new("cluster").at(stand) };
+    let volume = || Line { outside: true, ..on("volume") };
+    let before = Sample::of([cluster("here"), on("plain"), on("given-up"), volume()]);
+    let after = Sample::of([cluster("there"), on("plain"), volume()]);
+    let (base, fresh) = (Bench::new(), Bench::new());
+    run_whole(&base, &before, Verb::Up, "before");
+    run_whole(&fresh, &after, Verb::Up, "fresh");
+    for point in disturbances(&base, &after, Verb::Up, &[CallFault::StopBefore, CallFault::StopAfter], true) {
+        let bench = point.run(&base, &after, Verb::Up);
+        let story = format!("{point:?}");
+        run_whole(&bench, &after, Verb::Up, &story);
+        assert_eq!(world(&bench), world(&fresh), "{story}");
+        settled(&bench, &after, Verb::Up, &story);
+    }
 }

@@ -302,3 +302,17 @@ fn a_delete_that_fails_half_way_is_finished_before_the_new_one_comes() {
     assert_eq!(yard.log(), ["delete shop/it", "create shop/it"]);
     settled(&bench, one(&odd("b")));
 }
+
+/// Its line went, the deletion was cut off, and the line came back as it had been: nothing differed.
+#[test]
+fn what_was_about_to_be_deleted_and_is_wanted_again_is_made_anew() {
+    let (bench, yard) = yard();
+    let odd = Odd::new("it", "a");
+    bench.up_whole(one(&odd));
+    yard.log();
+    yard.upset("delete", "it", Upset::Perhaps(Class::Invalid));
+    assert!(!bench.up(|_: &Stack| Ok(())).complete());
+    bench.up_whole(one(&odd));
+    assert_eq!(yard.log(), ["delete shop/it", "create shop/it"]);
+    settled(&bench, one(&odd));
+}

@@ -41,7 +41,8 @@ impl Fleet {
             group.gate(&shop, Look { tolerates: self.at_most - 1 });
         }
         for (name, say) in NAMES.iter().zip(self.say).take(self.members) {
-            let member = Odd { turn: self.turn, calls: 2, ..Odd::new(name, say) };
+            let missed = Some(format!("{name} takes its place"));
+            let member = Odd { turn: self.turn, calls: 2, missed, ..Odd::new(name, say) };
             let member = shop.resource(name).rolling(&group).add(member);
             if self.acts {
                 let drain = Chore { what: format!("drain {name}") };
@@ -185,6 +186,14 @@ fn a_gate_that_does_not_hold_stops_it() {
     assert_eq!(yard.things(), ["shop/m1=old", "shop/m2=old", "shop/m3=old"]);
 }
 
+#[test]
+fn a_gate_that_does_not_hold_yet_is_waited_for() {
+    let (bench, yard) = applied(Fleet::default());
+    (0..3).for_each(|_| yard.upset("ask", "gate", Upset::Fail(Class::Again)));
+    bench.up_whole(Fleet::default().saying("new").program());
+    assert_eq!(yard.log()[..2], ["gate", "update shop/m1"]);
+}
+
 /// Two machines were away after a crash: the first that was half way, and the next that was begun.
 #[test]
 fn a_member_that_was_interrupted_by_a_crash_is_finished_before_another_starts() {
@@ -288,6 +297,22 @@ fn members_whose_lines_go_leave_one_at_a_time() {
     let (bench, yard) = applied(fleet);
     bench.up_whole(Fleet { members: 2, ..fleet }.program());
     assert_eq!(yard.log(), ["gate", "delete shop/m3", "gate", "delete shop/m4", "gate"]);
+}
+
+/// The gate was asked of a member that was half taken away, and would not have held.
+#[test]
+fn a_member_that_was_being_taken_away_goes_first_and_no_gate_is_asked_of_it() {
+    let fleet = Fleet { members: 4, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    let fewer = Fleet { members: 2, ..fleet };
+    // The gate, the look, the deletion.
+    let trial = Trial { faults: Arc::new(Faults::at(2, CallFault::StopBefore)), ..Trial::default() };
+    assert!(bench.attempt(fewer.program(), Verb::Up, &trial).unwrap().stopped);
+    assert_eq!(yard.log(), ["gate"]);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    assert_eq!(bench.state().open().count(), 1);
+    bench.up_whole(fewer.program());
+    assert_eq!(yard.log(), ["delete shop/m3", "gate", "delete shop/m4", "gate"]);
 }
 
 #[test]

@@ -128,7 +128,10 @@ impl Entry {
         let generated = Secret::from(OUTPUT);
         let outputs = EntryOutputs { by_name: BTreeMap::from([("main".into(), generated.clone())]), generated };
         Made {
-            live: Some(json!({ "password": there["password"], "mistake": there["mistake"] })),
+            live: Some(match self.mistake.as_str() {
+                "live" => json!({ "mistake": format!("it was told {}", there["password"]) }),
+                _ => json!({ "password": there["password"], "mistake": there["mistake"] }),
+            }),
             ..Made::new(self.name.as_str(), outputs)
         }
     }
@@ -250,6 +253,18 @@ fn what_a_provider_echoes_is_scrubbed() {
         let said = check(mistake, Faults::none());
         assert!(said.contains("[secret]"), "{mistake}: nothing was echoed: {said}");
     }
+}
+
+#[test]
+fn what_a_provider_reads_back_where_no_secret_is_declared_is_masked() {
+    check("live", Faults::none());
+}
+
+#[test]
+fn a_fingerprint_tells_nobody_anything_who_has_not_the_key() {
+    let fingerprint = |key| Vault::new([key; 32]).put(&json!(INPUT));
+    assert_eq!(fingerprint(1), fingerprint(1));
+    assert_ne!(fingerprint(1), fingerprint(2), "a guess could be tried on the state");
 }
 
 #[test]

@@ -74,6 +74,29 @@ fn selecting_a_replacement_selects_what_it_takes_down() {
     settled(&bench, program("b"));
 }
 
+/// The successor was selected, and the one that it takes the place of was left standing beside it.
+#[test]
+fn selecting_what_needs_a_successor_selects_the_end_of_the_one_before() {
+    let (bench, yard) = yard();
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let twin = Odd { natural: false, turn: Turn::CreateFirst, ..Odd::new("twin", say) };
+            let twin = shop.resource("twin").add(twin);
+            shop.resource("user").add(Odd::new("user", twin.output(|twin| twin.room)));
+            Ok(())
+        }
+    };
+    bench.up_whole(program("a"));
+    let mut planned = steps(&bench.plan(program("b"), Verb::Up, &Observations::default(), &["user"]));
+    planned.sort();
+    assert_eq!(planned, ["delete twin", "supersede twin", "update user"]);
+    let trial = Trial { targets: vec!["user".into()], ..Trial::default() };
+    assert!(bench.attempt(program("b"), Verb::Up, &trial).unwrap().complete());
+    assert_eq!(yard.things().len(), 2, "{:?}", yard.things());
+    settled(&bench, program("b"));
+}
+
 /// What it held was not selected with it, and stayed in the state though it was gone.
 #[test]
 fn deleting_one_selects_whoever_has_to_let_go_first() {
@@ -99,6 +122,8 @@ fn a_target_that_is_not_there_is_a_problem_with_a_suggestion() {
     there is no "pear/left" to target; did you mean "pair/left"? `state list` shows what there is
     there is no "wierd" to target; did you mean "wired"? `state list` shows what there is
     "#);
+    let half = bench.plan(program("a"), Verb::Up, &Observations::default(), &["al", "pai"]);
+    assert_eq!(problems(&half).len(), 2, "half a name is nobody's: {:?}", problems(&half));
 }
 
 #[test]

@@ -116,3 +116,21 @@ fn ignored_inputs_are_neither_compared_nor_sent_again() {
     let trial = Trial { refresh: true, ..Trial::default() };
     assert!(bench.attempt(program("second", 0), Verb::Up, &trial).unwrap().done.is_empty(), "drift there is theirs");
 }
+
+#[test]
+fn what_is_sent_once_is_neither_compared_nor_stored() {
+    use lab_core::testing::{Bench, Memory, Thing};
+    let bench = Bench::new();
+    let told = |token: &'static str| {
+        move |stack: &Stack| {
+            let token = Some(Secret::from(token));
+            stack.provider("rack", Memory::at("rack")).resource("it").add(Thing { token, ..Thing::new("it", "x") });
+            Ok(())
+        }
+    };
+    bench.up_whole(told("a-claim-token"));
+    let state = bench.state();
+    assert_eq!(state.secrets.len(), 1, "what it yields is sealed; what it was told is not even that");
+    assert!(state.records.values().next().unwrap().spec.inputs.get("token").is_none());
+    assert!(bench.preview(told("another-token")).is_empty());
+}

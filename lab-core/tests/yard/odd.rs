@@ -32,6 +32,8 @@ pub struct Contents {
     /// How many are being worked on, and how many were at most.
     busy: usize,
     pub most_busy: usize,
+    /// How often something was to be made where there was something.
+    pub clashes: usize,
     serial: u64,
     /// What was asked for, was given up on, and will happen all the same.
     late: Vec<Late>,
@@ -66,6 +68,8 @@ pub enum Upset {
     PanicAfter,
     /// It has its effect and never comes back.
     Hang,
+    /// Somebody else makes one of its name a moment before.
+    Sooner,
     /// It never comes back, and has its effect only when the test says so: [`Yard::happen`].
     Late,
     /// It has its effect just before it is made: a call of another life of this program arrives first.
@@ -201,6 +205,8 @@ pub enum Turn {
     DeleteFirst,
     /// Another one, made before it goes.
     CreateFirst,
+    /// In place; what else it means stands in the value: `away` interrupts, `never` is refused.
+    ByValue,
 }
 
 /// A thing that does what a test tells it to.
@@ -214,6 +220,8 @@ pub struct Odd {
     pub turn: Turn,
     pub claims: Vec<Input<u64>>,
     pub pool: bool,
+    /// How far beyond its number each claim goes.
+    pub reach: u64,
     /// Name, capacity and weight.
     pub lock: Option<(String, u32, u32)>,
     /// How many more calls its making and its changes take.
@@ -224,6 +232,8 @@ pub struct Odd {
     pub announces: Vec<String>,
     /// Gives itself another number at each change.
     pub renumbers: bool,
+    /// What is interrupted while it is made, replaced or taken away.
+    pub missed: Option<String>,
     /// What its making destroys.
     pub wipes: Option<Input<String>>,
     pub outside: bool,
@@ -316,7 +326,10 @@ impl Odd {
                         }
                     }
                 }
-                (Some(_), false) => return Err(Error::conflict(format!("{label} exists already"))),
+                (Some(_), false) => {
+                    contents.clashes += 1;
+                    return Err(Error::conflict(format!("{label} exists already")));
+                }
                 (None, true) => return Err(Error::new(Class::Gone, format!("{label} is gone"))),
                 (None, false) => {
                     contents.log.push(format!("create {label}"));
@@ -363,6 +376,7 @@ impl Counter {
                 | Upset::PanicAfter
                 | Upset::Hang
                 | Upset::Late
+                | Upset::Sooner
                 | Upset::Overtaken
                 | Upset::Lie
                 | Upset::Deep
@@ -382,6 +396,7 @@ impl Counter {
                 | Upset::Perhaps(_)
                 | Upset::Panic
                 | Upset::Late
+                | Upset::Sooner
                 | Upset::Overtaken
                 | Upset::Lie
                 | Upset::Deep
@@ -403,7 +418,10 @@ impl Resource<Shop> for Odd {
 
     fn claims(&self) -> Vec<Claim> {
         self.breaks("claims");
-        let claim = |n: &u64| Claim::number("number", u128::from(*n));
+        let claim = |n: &u64| {
+            let claim = Claim::number("number", u128::from(*n));
+            Claim { to: claim.to + u128::from(self.reach), ..claim }
+        };
         let pool = |claim: Claim| if self.pool { claim.pool() } else { claim };
         self.claims.iter().filter_map(|n| n.known()).map(claim).map(pool).collect()
     }
@@ -423,18 +441,20 @@ impl Resource<Shop> for Odd {
 
     fn removal(&self) -> Impact {
         self.breaks("removal");
-        Impact { destroys: self.holds.clone(), ..Impact::default() }
+        Impact { destroys: self.holds.clone(), interrupts: self.missed.clone(), ..Impact::default() }
     }
 
     fn creation(&self) -> Impact {
         self.breaks("creation");
-        Impact { destroys: self.wipes.as_ref().and_then(|wipes| wipes.known().cloned()), ..Impact::default() }
+        let destroys = self.wipes.as_ref().and_then(|wipes| wipes.known().cloned());
+        Impact { destroys, interrupts: self.missed.clone(), ..Impact::default() }
     }
 
     fn change(&self, prior: &Odd, live: Option<&Value>) -> Change {
         self.breaks("change");
         let unknown = self.announces.iter().map(|path| Path::from(path.as_str())).collect();
         let impact = Impact { unknown, ..Impact::default() };
+        let missed = Impact { interrupts: self.missed.clone(), ..Impact::default() };
         let drifted = live
             .and_then(|live| live.get("say"))
             .is_some_and(|say| Some(say.as_str().unwrap_or_default()) != self.say.known().map(String::as_str));
@@ -446,8 +466,13 @@ impl Resource<Shop> for Odd {
             Turn::Update => Change::Update(impact),
             Turn::Interrupt => Change::Update(Impact { interrupts: Some(format!("{} is away", self.name)), ..impact }),
             Turn::Wipe => Change::Update(Impact { destroys: Some(format!("what {} holds", self.name)), ..impact }),
-            Turn::DeleteFirst => Change::Replace(Impact::default(), Order::DeleteFirst),
-            Turn::CreateFirst => Change::Replace(Impact::default(), Order::CreateFirst),
+            Turn::DeleteFirst => Change::Replace(missed, Order::DeleteFirst),
+            Turn::CreateFirst => Change::Replace(missed, Order::CreateFirst),
+            Turn::ByValue => match self.say.known().map(String::as_str) {
+                Some("away") => Change::Update(Impact { interrupts: Some(format!("{} is away", self.name)), ..impact }),
+                Some("never") => Change::Refuse(vec![(Path::from("/say"), "it never says that".to_owned())]),
+                Some(_) | None => Change::Update(impact),
+            },
         }
     }
 
@@ -480,6 +505,7 @@ impl Resource<Shop> for Odd {
                 counter.yard.contents().late.push(Box::new(late));
                 return std::future::pending().await;
             }
+            Some(Upset::Sooner) => counter.yard.plant(&counter.place, &self.key(&op.mark), json!({ "say": "theirs" })),
             Some(Upset::Overtaken) => drop(self.perform(&counter.yard, &counter.place, op)?),
             Some(Upset::Lie) => {
                 let item =
