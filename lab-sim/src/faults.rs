@@ -27,6 +27,12 @@ pub enum Fault {
     Reboot,
     /// The machine loses power before the call has an effect, and never comes back.
     Dead,
+    /// A Proxmox task fails half way and cleans up after itself. Strikes at `task ...` only.
+    TaskFails,
+    /// A Proxmox task is killed half way: nothing is cleaned up, its locks stay. Strikes at `task ...` only.
+    TaskDies,
+    /// A Proxmox task does its work and ends in a warning. Strikes at `task ...` only.
+    TaskWarns,
 }
 
 /// When a fault strikes.
@@ -60,8 +66,8 @@ impl Faults {
 
     /// Adds a fault at the `nth` call (counted from 1) whose name contains `name`.
     ///
-    /// Names look like `connect 10.69.1.101:50000`, `/machine.MachineService/Bootstrap` and
-    /// `POST /api/v1/namespaces`.
+    /// Names look like `connect 10.69.1.101:50000`, `/machine.MachineService/Bootstrap`, `POST /api/v1/namespaces`,
+    /// `POST /api2/json/nodes/pve1/qemu` and `task qmclone 9000`.
     pub fn on(mut self, name: impl Into<String>, nth: u64, fault: Fault) -> Faults {
         self.rules.push((When::Named(name.into(), nth), fault));
         self

@@ -4,6 +4,7 @@
 //! answer, as in life.
 
 use crate::faults::Faults;
+use crate::proxmox;
 use crate::running::Running;
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,8 @@ use std::net::IpAddr;
 pub struct Rack {
     /// The machines, in the order they were told.
     pub machines: Vec<Machine>,
+    /// The Proxmox clusters.
+    pub proxmox: Vec<proxmox::Cluster>,
     /// The NFS servers.
     pub nfs: Vec<Nfs>,
     /// Names that the lab's DNS knows.
@@ -126,6 +129,12 @@ impl Rack {
     /// Puts a machine in.
     pub fn machine(mut self, machine: Machine) -> Rack {
         self.machines.push(machine);
+        self
+    }
+
+    /// Puts a Proxmox cluster in.
+    pub fn proxmox(mut self, cluster: proxmox::Cluster) -> Rack {
+        self.proxmox.push(cluster);
         self
     }
 

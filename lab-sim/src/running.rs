@@ -30,7 +30,9 @@ impl Running {
         let mut nodes: BTreeMap<IpAddr, Arc<Node>> = BTreeMap::new();
         for machine in &rack.machines {
             let taken = |nodes: &BTreeMap<_, _>| {
-                nodes.contains_key(&machine.address) || rack.nfs.iter().any(|nfs| nfs.address == machine.address)
+                let hosts = rack.proxmox.iter().flat_map(|cluster| &cluster.hosts);
+                let mut others = rack.nfs.iter().map(|nfs| nfs.address).chain(hosts.map(|host| host.address));
+                nodes.contains_key(&machine.address) || others.any(|other| other == machine.address)
             };
             if taken(&nodes) {
                 let message = format!("{} stands in the rack twice", machine.address);
@@ -39,7 +41,15 @@ impl Running {
             nodes.insert(machine.address, Arc::new(Node::new(machine.clone())));
         }
         let injector = Injector::new(options.seed, options.faults.clone());
-        let world = World::new(clock.clone(), options.seed, injector, nodes, rack.names.clone(), rack.nfs.clone());
+        let world = World::new(
+            clock.clone(),
+            options.seed,
+            injector,
+            nodes,
+            rack.names.clone(),
+            rack.nfs.clone(),
+            rack.proxmox.clone(),
+        );
         for node in world.nodes.values() {
             if node.spec.holds == Contents::Foreign {
                 let config = foreign(&node.spec).map_err(io::Error::other)?;
@@ -65,6 +75,9 @@ impl Running {
         for node in world.nodes.values().filter(|node| node.spec.on) {
             let mut changes = node.changes();
             while !node.listens() && changes.changed().await.is_ok() {}
+        }
+        for datacenter in &world.datacenters {
+            datacenter.switch_on().await;
         }
         let proxy = Proxy::start(world.clone()).await?;
         let link = Link::through(proxy.address()).on(clock);
@@ -111,6 +124,11 @@ impl Running {
     /// Makes a machine lose power; it comes back by itself when `again`, and stays dead otherwise. A machine that is
     /// not in the rack is passed over.
     pub fn power_loss(&self, machine: IpAddr, again: bool) {
+        for datacenter in &self.world.datacenters {
+            if let Some(host) = datacenter.host_at(machine) {
+                datacenter.power_loss(&host.name, again);
+            }
+        }
         if let Some(node) = self.world.nodes.get(&machine) {
             node.power_loss(&self.world, again);
         }
@@ -165,7 +183,11 @@ impl Running {
                 })
             })
             .collect();
-        json!({"machines": machines, "clusters": clusters})
+        let mut world = json!({"machines": machines, "clusters": clusters});
+        if !self.world.datacenters.is_empty() {
+            world["proxmox"] = self.world.datacenters.iter().map(|datacenter| datacenter.snapshot()).collect();
+        }
+        world
     }
 }
 
@@ -222,6 +244,19 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
             machine.memory >> 30,
             disks.join(", "),
         ));
+    }
+    for cluster in &rack.proxmox {
+        for host in &cluster.hosts {
+            let on = if host.on { "" } else { ", switched off" };
+            lines.push(format!(
+                "{}, {}: a host of the Proxmox cluster {} with {} cores, {} GiB{on}",
+                host.name,
+                host.address,
+                cluster.name,
+                host.cores,
+                host.memory >> 30,
+            ));
+        }
     }
     for nfs in &rack.nfs {
         lines.push(format!(

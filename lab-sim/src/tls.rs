@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixT
 use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -121,6 +122,61 @@ impl Authority {
             key_pem: key.serialize_pem(),
         })
     }
+}
+
+/// Returns the certificate that a host of a simulated Proxmox cluster shows, signed by its cluster's authority.
+///
+/// Keys, times and numbers follow from the names, and Ed25519 draws nothing: the user of a rack can say the fingerprint
+/// before anything runs.
+pub(crate) fn proxmox(cluster: &str, host: &str, address: Option<IpAddr>) -> Result<Issued, rcgen::Error> {
+    let (certificate, key) = proxmox_authority(cluster)?;
+    let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+    let key = derived(&format!("{cluster}/{host}"))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "PVE Cluster Node");
+    params.distinguished_name.push(DnType::OrganizationName, "Proxmox Virtual Environment");
+    params.distinguished_name.push(DnType::CommonName, host);
+    let names = [host.to_ascii_lowercase(), "localhost".to_owned()];
+    for name in names {
+        params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+    }
+    params.subject_alt_names.extend(address.map(SanType::IpAddress));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.serial_number = Some(SerialNumber::from(2));
+    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2125, 1, 1);
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Issued {
+        certificate_pem: certificate.pem(),
+        certificate: certificate.der().clone(),
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        key_pem: key.serialize_pem(),
+    })
+}
+
+/// Returns the authority of a simulated Proxmox cluster, `/etc/pve/pve-root-ca.pem` on its hosts.
+pub(crate) fn proxmox_authority(cluster: &str) -> Result<(CertificateDer<'static>, KeyPair), rcgen::Error> {
+    let key = derived(cluster)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationalUnitName, cluster);
+    params.distinguished_name.push(DnType::OrganizationName, "PVE Cluster Manager CA");
+    params.distinguished_name.push(DnType::CommonName, "Proxmox Virtual Environment");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(SerialNumber::from(1));
+    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2125, 1, 1);
+    Ok((params.self_signed(&key)?.der().clone(), key))
+}
+
+/// Returns the Ed25519 key of a name, by way of PKCS#8 without the public half (RFC 8410).
+fn derived(name: &str) -> Result<KeyPair, rcgen::Error> {
+    const HEAD: &[u8] =
+        &[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let pkcs8 = [HEAD, Sha256::digest(name).as_slice()].concat();
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(pkcs8), &rcgen::PKCS_ED25519)
 }
 
 /// Which clients a server lets in.

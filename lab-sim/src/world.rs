@@ -1,6 +1,7 @@
 //! The simulated world: the machines by address, the clusters they made, and the ways in.
 
 use crate::faults::{Fault, Injector};
+use crate::proxmox::{self, Datacenter};
 use crate::proxy::{Dial, Network, literal};
 use crate::rack::Nfs;
 use crate::talos::config::Config;
@@ -28,6 +29,7 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<IpAddr, Arc<Node>>,
     pub(crate) names: BTreeMap<String, IpAddr>,
     pub(crate) nfs: Vec<Nfs>,
+    pub(crate) datacenters: Vec<Arc<Datacenter>>,
     etcds: Mutex<Vec<Arc<Etcd>>>,
     born: AtomicU64,
     numbers: AtomicU64,
@@ -43,8 +45,13 @@ impl World {
         nodes: BTreeMap<IpAddr, Arc<Node>>,
         names: BTreeMap<String, IpAddr>,
         nfs: Vec<Nfs>,
+        proxmox: Vec<proxmox::Cluster>,
     ) -> Arc<World> {
-        Arc::new_cyclic(|this| World {
+        Arc::new_cyclic(|this: &std::sync::Weak<World>| World {
+            datacenters: proxmox
+                .into_iter()
+                .map(|cluster| Datacenter::new(cluster, clock.clone(), this.clone()))
+                .collect(),
             clock,
             seed,
             injector,
@@ -76,6 +83,9 @@ impl World {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         for node in self.nodes.values() {
             node.stop();
+        }
+        for datacenter in &self.datacenters {
+            datacenter.stop();
         }
     }
 
@@ -157,6 +167,34 @@ impl World {
         shared && state.services.get("etcd").is_some_and(|etcd| etcd.healthy)
     }
 
+    /// Says what becomes of a connection to a host of a Proxmox cluster.
+    async fn proxmox(&self, world: &Arc<World>, address: IpAddr, port: u16) -> Option<Dial> {
+        let (datacenter, host) = self
+            .datacenters
+            .iter()
+            .find_map(|datacenter| Some((datacenter, datacenter.host_at(address)?.name.clone())))?;
+        match self.injector.consult(address, &format!("connect {address}:{port}")) {
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+            Some(Fault::Latency(delay)) => self.pause(delay).await,
+            Some(Fault::Refused) => return Some(Dial::Refused),
+            Some(Fault::Dropped | Fault::ReplyLost) => return Some(Dial::Broken),
+            Some(Fault::Reboot) => {
+                datacenter.power_loss(&host, true);
+                return Some(Dial::Broken);
+            }
+            Some(Fault::Dead) => datacenter.power_loss(&host, false),
+        }
+        if !datacenter.is_up(&host) {
+            world.pause(NO_ANSWER).await;
+            return Some(Dial::NoAnswer);
+        }
+        Some(match port {
+            8006 => proxmox::dial(datacenter.clone(), host),
+            22 => Dial::NotSimulated("SSH"),
+            _ => Dial::Refused,
+        })
+    }
+
     async fn route(&self, host: &str, port: u16) -> Dial {
         // Held for the length of a connection only: the world is owned by who runs it.
         let Some(world) = self.this.upgrade() else { return Dial::Broken };
@@ -164,6 +202,9 @@ impl World {
             self.pause(NO_ANSWER).await;
             return Dial::NoAnswer;
         };
+        if let Some(dial) = self.proxmox(&world, address, port).await {
+            return dial;
+        }
         let Some(node) = self.at(address) else {
             if self.nfs.iter().any(|nfs| nfs.address == address) {
                 return if port == 2049 { Dial::NotSimulated("NFS") } else { Dial::Refused };
@@ -172,7 +213,7 @@ impl World {
             return Dial::NoAnswer;
         };
         match self.injector.consult(address, &format!("connect {address}:{port}")) {
-            None => {}
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
             Some(Fault::Latency(delay)) => self.pause(delay).await,
             Some(Fault::Refused) => return Dial::Refused,
             Some(Fault::Dropped | Fault::ReplyLost) => return Dial::Broken,

@@ -114,6 +114,8 @@ async fn request_of(
     let fault = world.injector.consult(node.address(), &path);
     match fault {
         None | Some(Fault::ReplyLost | Fault::Reboot) => {}
+        // For tasks of Proxmox only.
+        Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
         Some(Fault::Latency(delay)) => world.pause(delay).await,
         Some(Fault::Refused) => {
             return grpc::respond(Err(Status::unavailable("connection error: desc = \"transport: refused\"")));
@@ -137,7 +139,16 @@ async fn request_of(
             node.power_loss(&world, true);
             pending().await
         }
-        None | Some(Fault::Latency(_) | Fault::Refused | Fault::Dropped | Fault::Dead) => grpc::respond(answer),
+        None
+        | Some(
+            Fault::Latency(_)
+            | Fault::Refused
+            | Fault::Dropped
+            | Fault::Dead
+            | Fault::TaskFails
+            | Fault::TaskDies
+            | Fault::TaskWarns,
+        ) => grpc::respond(answer),
     }
 }
 

@@ -1,0 +1,11 @@
+//! Fingerprints of certificates, in Proxmox' form.
+
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+
+/// Returns the SHA-256 of a certificate: upper-case hex with colons.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let bytes = Sha256::digest(certificate);
+    let pairs: Vec<_> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    pairs.join(":")
+}
