@@ -195,6 +195,22 @@ impl World {
         })
     }
 
+    /// Says what becomes of a connection to a machine of a Proxmox cluster that is up and has this address.
+    async fn guest(&self, address: IpAddr, port: u16) -> Option<Dial> {
+        let datacenter = self.datacenters.iter().find(|datacenter| datacenter.guest_at(address).is_some())?;
+        match self.injector.consult(address, &format!("connect {address}:{port}")) {
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+            Some(Fault::Latency(delay)) => self.pause(delay).await,
+            Some(Fault::Refused) => return Some(Dial::Refused),
+            Some(Fault::Dropped | Fault::ReplyLost) => return Some(Dial::Broken),
+            Some(fault @ (Fault::Reboot | Fault::Dead)) => {
+                datacenter.guest_fails(address, fault == Fault::Reboot);
+                return Some(Dial::Broken);
+            }
+        }
+        datacenter.dial_guest(address, port)
+    }
+
     async fn route(&self, host: &str, port: u16) -> Dial {
         // Held for the length of a connection only: the world is owned by who runs it.
         let Some(world) = self.this.upgrade() else { return Dial::Broken };
@@ -203,6 +219,9 @@ impl World {
             return Dial::NoAnswer;
         };
         if let Some(dial) = self.proxmox(&world, address, port).await {
+            return dial;
+        }
+        if let Some(dial) = self.guest(address, port).await {
             return dial;
         }
         let Some(node) = self.at(address) else {

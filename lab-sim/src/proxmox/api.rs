@@ -5,7 +5,8 @@ use super::request::Request;
 use super::schema::{Args, Call};
 use super::server::Yield;
 use super::{
-    backup, cluster, config, content, copy, create, disk, ha, migrate, pool, power, snapshot, storages, task, view,
+    agent, backup, cluster, config, content, copy, create, disk, ha, migrate, pool, power, snapshot, storages, task,
+    view,
 };
 use serde_json::Value;
 
@@ -63,6 +64,9 @@ async fn dispatch(call: &'static Call, request: Request, args: Args) -> Answer {
 }
 
 async fn machine(call: &'static Call, rest: &str, request: &Request, args: &Args) -> Answer {
+    if let Some(rest) = rest.strip_prefix("/agent") {
+        return agent::call(call, rest, request, args).await;
+    }
     match (call.method.as_str(), rest) {
         ("GET", "") => view::index(request, args),
         ("DELETE", "") => create::destroy(request, args).await,

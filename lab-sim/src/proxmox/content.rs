@@ -226,7 +226,9 @@ fn uploaded(datacenter: &Datacenter, id: &str, content: &'static str, bytes: Arc
         data: Data {
             image: (content == "import").then(|| virtual_size.unwrap_or(bytes.len() as u64)),
             system: known.map(|image| image.system.clone()).unwrap_or_default(),
+            bytes: Some(bytes),
             sha256: Some(sha256),
+            disk: Default::default(),
         },
     }
 }

@@ -1,5 +1,6 @@
 //! A Proxmox cluster that is switched on.
 
+use super::guest;
 use super::inventory::{Cluster, Host};
 use super::request::Request;
 use super::state::State;
@@ -282,7 +283,7 @@ impl Datacenter {
             .iter()
             .map(|((id, node), volume)| json!({"volume": id, "node": node, "size": volume.size}))
             .collect();
-        json!({
+        let mut world = json!({
             "name": self.spec.name,
             "down": state.down,
             "machines": machines,
@@ -292,7 +293,11 @@ impl Datacenter {
             "rules": state.rules,
             "backups": state.backups,
             "storages": state.storages.keys().collect::<Vec<_>>(),
-        })
+        });
+        let clusters = guest::clusters(state.volumes.values().map(|volume| &volume.data.disk));
+        drop(state);
+        world["clusters"] = clusters.iter().map(|cluster| cluster.world()).collect();
+        world
     }
 }
 

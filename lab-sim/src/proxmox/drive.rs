@@ -162,7 +162,7 @@ impl Drive {
             Wish::Import { storage, from } => {
                 let source = state.volume(from, node).ok_or_else(|| format!("volume '{from}' does not exist"))?;
                 let size = source.data.image.unwrap_or(source.size);
-                let data = Data { sha256: None, image: None, ..source.data.clone() };
+                let data = Data { bytes: None, sha256: None, image: None, ..source.data.clone() };
                 let volume = allocate(state, storage, node, id, size, format.as_deref(), data, now)?;
                 options.insert("size".to_owned(), written(size));
                 (volume.clone(), Some(volume))

@@ -76,14 +76,10 @@ impl Datacenter {
         let _ = apply(&mut state, id, &node);
     }
 
-    fn guest(&self, id: u32) -> Option<Guest> {
-        self.state().vms.get(&id)?.running.as_ref().map(|running| running.guest.clone())
-    }
-
     /// Presses the power button and waits until the machine is off.
     async fn press(&self, id: u32, timeout: Duration) -> Result<(), String> {
         let until = self.now() + timeout;
-        let Some(guest) = self.guest(id) else { return Ok(()) };
+        let Some(guest) = self.guest_of(id) else { return Ok(()) };
         while self.now() < until {
             if guest.facts().up {
                 self.clock.sleep(DOWN).await;
@@ -195,7 +191,7 @@ pub(super) async fn reset(request: &Request, args: &Args) -> Answer {
         let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
         unlocked(&datacenter, id)?;
         worker.takes(Duration::from_secs(1)).await?;
-        let guest = datacenter.guest(id).ok_or_else(|| format!("VM {id} not running"))?;
+        let guest = datacenter.guest_of(id).ok_or_else(|| format!("VM {id} not running"))?;
         guest.reset(&datacenter, id);
         Ok(())
     };

@@ -1,8 +1,10 @@
 //! Storages and what lies on them.
 
+use super::guest::Disk;
 use super::inventory::{Image, Storage, StorageKind, System};
 use super::state::State;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A storage, as `/etc/pve/storage.cfg` defines it.
@@ -40,10 +42,14 @@ pub(super) struct Volume {
 /// What is in a volume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Data {
+    /// The bytes, of a file that was uploaded.
+    pub(super) bytes: Option<Arc<Vec<u8>>>,
     pub(super) sha256: Option<String>,
     /// The size of the disk in it, where it is an image.
     pub(super) image: Option<u64>,
     pub(super) system: System,
+    /// What a guest that booted from it left there.
+    pub(super) disk: Disk,
 }
 
 impl Definition {
@@ -108,9 +114,11 @@ impl Volume {
             parent: None,
             since: now,
             data: Data {
+                bytes: None,
                 sha256: Some(image.sha256.to_ascii_lowercase()),
                 image: Some(image.disk),
                 system: image.system.clone(),
+                disk: Disk::default(),
             },
         }
     }
