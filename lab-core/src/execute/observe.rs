@@ -42,6 +42,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
             }
         });
         let answer = tokio::select! {
+            biased;
             answer = asked.join_next() => answer.and_then(Result::ok).flatten(),
             () = link.clock.sleep(link.clock.patience(PATIENCE)) => None,
         };
@@ -67,6 +68,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
                 let mut looking = JoinSet::new();
                 looking.spawn(async move { look(&looked, &record, &connections, &declared, &link).await });
                 let seen = tokio::select! {
+                    biased;
                     seen = looking.join_next() => seen.unwrap_or(Ok(None)).unwrap_or_else(|error| {
                         // What it said may be anything: a panic is not scrubbed of secrets where it happens.
                         error.is_panic().then(|| Seen::Unknown("the provider panicked".into()))

@@ -126,6 +126,8 @@ impl Ground {
         let left = deadline.duration_since(self.clock.now()).unwrap_or_default();
         let mut task = tokio::spawn(call);
         let answer = tokio::select! {
+            // In this order, so that the same run is the same every time.
+            biased;
             answer = &mut task => match answer {
                 Ok(answer) => answer,
                 Err(error) if error.is_panic() => {
@@ -209,6 +211,10 @@ impl Operation {
         let mut touched = self.begun;
         // Whether everything since the last look was made from today's inputs.
         let mut fresh = false;
+        // What an earlier run made may have fallen due before this one came to finish it.
+        let resumed = self.begun;
+        let overdue =
+            |made: &crate::model::Made<Value>| resumed && made.due.is_some_and(|due| due <= ground.clock.now());
         loop {
             // What exists only in the state is not looked for: it is there when the state says so.
             if look && !(self.kind.generated() && self.deed == Deed::Update) {
@@ -256,7 +262,8 @@ impl Operation {
                             Step::Done(made)
                                 if self.deed.makes()
                                     && !self.behind
-                                    && self.prior.as_ref() == Some(&self.spec.inputs) =>
+                                    && self.prior.as_ref() == Some(&self.spec.inputs)
+                                    && !overdue(&made) =>
                             {
                                 return self.done(ground, made).await;
                             }
@@ -276,8 +283,8 @@ impl Operation {
             let answer = self.step(ground, deadline, exists).await?;
             match answer {
                 Ok(Step::Done(_)) if self.deed == Deed::Delete => return self.gone(ground).await,
-                // It was finished as it was begun. Today's inputs are another change.
-                Ok(Step::Done(_)) if self.behind && !fresh => {
+                // It was finished as it was begun. Today's inputs are another change, and so is what is due by now.
+                Ok(Step::Done(made)) if (self.behind || overdue(&made)) && !fresh => {
                     touched = true;
                     exists = true;
                     fresh = true;
@@ -514,8 +521,9 @@ impl Operation {
                 }
             }
         }
-        if !self.begun {
-            // Nothing had to be called, yet the state says it was begun by nobody: begin and end are one frame.
+        if !self.begun || !self.current {
+            // Nothing had to be called, yet the state says that it was begun by nobody, or by a program that said
+            // something else of it: what is recorded in the end is what today's says.
             self.begin(ground).await?;
         }
         let event =
@@ -654,6 +662,7 @@ impl Operation {
 
     async fn pause(&self, ground: &Ground, pause: Duration) -> Result<(), Halt> {
         tokio::select! {
+            biased;
             () = ground.clock.sleep(pause) => Ok(()),
             () = ground.interrupt.any() => Err(Halt::Interrupted),
         }

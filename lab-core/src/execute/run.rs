@@ -797,6 +797,7 @@ impl Question {
                 return Ending::Failed { error, hint: None, open: false };
             }
             tokio::select! {
+                biased;
                 () = ground.clock.sleep(pause) => {}
                 () = ground.interrupt.any() => return Ending::Interrupted,
             }

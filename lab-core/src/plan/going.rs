@@ -14,15 +14,26 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns true when something around it is gone already, and has taken it along.
+    pub(super) fn vanished(&self, record: &Record) -> bool {
+        let mut passed = BTreeSet::new();
+        let mut outer = record.spec.container.as_ref();
+        while let Some(container) = outer.filter(|container| passed.insert(*container)) {
+            let around = self.state.records.get(container);
+            let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
+            if seen_gone || around.is_some_and(|record| record.status == Status::Gone) {
+                return true;
+            }
+            outer = around.and_then(|record| record.spec.container.as_ref());
+        }
+        false
+    }
+
     /// What a container that goes holds: forgotten with it, unless it has effects outside.
     pub(super) fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
         self.going.insert(urn.clone());
-        let container = record.spec.container.as_ref();
-        let already_gone = container.is_some_and(|container| {
-            let record = self.state.records.get(container);
-            let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
-            seen_gone || record.is_none_or(|record| record.status == Status::Gone)
-        });
+        let unknown = |container: &Urn| !self.state.records.contains_key(container);
+        let already_gone = self.vanished(record) || record.spec.container.as_ref().is_some_and(unknown);
         if record.spec.outside && already_gone {
             let mut step = Step::blank(urn, Action::LeaveBehind);
             step.reasons.push("what contained it is gone, and it has effects outside".into());
@@ -113,11 +124,13 @@ impl<'a> Planner<'a> {
             let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
             if record.status == Status::Gone || seen_gone {
                 self.forget(urn, record, false, "it is gone");
-            } else if self.guard(
-                urn,
-                record,
-                if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" },
-            ) {
+            } else if !self.vanished(record)
+                && self.guard(
+                    urn,
+                    record,
+                    if verb == Verb::Destroy { "everything is destroyed" } else { "its line is gone" },
+                )
+            {
                 self.going.remove(urn);
             } else if record.spec.member.is_some() {
                 self.forget(urn, record, false, "what it was done for is over");

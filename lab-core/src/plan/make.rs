@@ -59,6 +59,15 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     {
         unreachable!("moves are built from the state they are applied to: {error}");
     }
+    // What was seen was looked for under the names of before.
+    let moved: Option<Observations> = (!moves.is_empty()).then(|| {
+        let answers = &seen.answers;
+        let names: BTreeMap<&Urn, &Urn> = moves.iter().map(|(from, to)| (from, to)).collect();
+        let now = |urn: &Urn| names.get(urn).map_or_else(|| urn.clone(), |to| (*to).clone());
+        let seen = seen.seen.iter().map(|(urn, seen)| (now(urn), seen.clone())).collect();
+        Observations { seen, answers: answers.clone() }
+    });
+    let seen = moved.as_ref().unwrap_or(seen);
     let mut planner = Planner {
         declared,
         graph: &graph,
@@ -525,26 +534,27 @@ impl<'a> Planner<'a> {
             change => change,
         };
         let uncertain = !wanted.unknown.is_empty();
+        // Whether there is nothing to do should the unknowns turn out to be what they were.
+        let settled = drifted.is_empty() && !due && record.status == Status::Ready;
         match change {
             Change::Refuse(reasons) => {
                 self.refused(node, &reasons);
                 self.keep(&wanted, record);
             }
-            Change::None if uncertain => {
-                let permits = Permits { same: drifted.is_empty() && record.status == Status::Ready, replace: false };
+            Change::None if uncertain || due => {
+                let permits = Permits { same: uncertain && settled, replace: false };
                 self.update(wanted, record, reasons, shown, Impact::default(), permits, due);
             }
             Change::None => self.keep(&wanted, record),
             Change::Update(impact) => {
-                let permits =
-                    Permits { same: uncertain && drifted.is_empty() && record.status == Status::Ready, replace: false };
+                let permits = Permits { same: uncertain && settled, replace: false };
                 reasons.extend(words(&impact));
                 self.update(wanted, record, reasons, shown, impact, permits, due && !differs && drifted.is_empty());
             }
             Change::Replace(impact, by_type) => {
                 reasons.extend(words(&impact));
                 if uncertain && !self.certainly_replaced(&wanted, &prior, live) {
-                    self.maybe_replaced(wanted, record, reasons, shown, impact, drifted.is_empty());
+                    self.maybe_replaced(wanted, record, reasons, shown, impact, settled);
                 } else {
                     self.replace(wanted, record, by_type, impact, reasons);
                 }
@@ -651,7 +661,8 @@ impl<'a> Planner<'a> {
                 vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
-        if self.guard(&urn, record, "what contains it goes") {
+        // What is gone with what contained it is no longer protected from anything.
+        if !self.vanished(record) && self.guard(&urn, record, "what contains it goes") {
             self.fates.0.insert(urn, Fate::default());
             return;
         }
@@ -704,6 +715,10 @@ impl<'a> Planner<'a> {
         let elsewhere = !wanted.realm_known || begun.realm != wanted.spec.realm;
         if elsewhere {
             return self.elsewhere(wanted, record);
+        }
+        if making && begun.trigger != wanted.spec.trigger && !wanted.spec.once {
+            let reasons = vec!["the value of `replace_when` changed since it was begun".to_owned()];
+            return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
         let differs = begun.inputs != wanted.spec.inputs;
         if differs && wanted.unknown.is_empty() && !wanted.spec.once {

@@ -125,7 +125,10 @@ pub fn resolve(
             }
             let change = kind.change(&spec.inputs, &prior.spec.inputs, None, vault)?;
             match change {
-                Change::None => Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) }),
+                Change::None if step.permits.same => {
+                    Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) })
+                }
+                Change::None => Ok(as_planned(spec, inputs)),
                 Change::Refuse(reasons) => Err(refused(&reasons)),
                 Change::Update(impact) if !consented(&impact) => {
                     unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))

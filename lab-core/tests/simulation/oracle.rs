@@ -1,0 +1,433 @@
+//! What the world should be, said by the programs alone: without the engine's plan, and without its state.
+
+use crate::life::{Life, Meddling, Round, Verb};
+use crate::program::{HUSH, Kind, Line, Program, Says};
+use crate::run::{Lab, Ran};
+use crate::world::{Effect, Item, What, unnumbered};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known about a life so far.
+#[derive(Clone, Default)]
+pub(crate) struct Oracle {
+    /// The program that was last applied as a whole, what stood then under each tag, and what was attempted since.
+    pub(crate) settled: Option<(Program, BTreeMap<String, u64>)>,
+    pub(crate) since: Vec<Program>,
+    /// Every effect since then.
+    pub(crate) effects: Vec<Effect>,
+    /// What was certainly applied as protected, and nobody has said otherwise since.
+    pub(crate) protected: BTreeSet<String>,
+    /// What was protected by any program: it may be refused.
+    pub(crate) ever_protected: BTreeSet<String>,
+    /// What some program retained: it may stay when its line goes.
+    pub(crate) ever_retained: BTreeSet<String>,
+    /// Things of somebody else's, as they were left.
+    pub(crate) foreign: BTreeMap<(String, String), Item>,
+    /// Tags that some program took over.
+    pub(crate) imported: BTreeSet<String>,
+    /// Tags that somebody else touched since.
+    pub(crate) meddled: BTreeSet<String>,
+    /// Things of somebody else's that stand where ours belong, until the next round.
+    pub(crate) squatters: Vec<(String, String)>,
+    /// Retained things whose line went: they stay as they are.
+    pub(crate) released: BTreeMap<(String, String), Item>,
+}
+
+impl Program {
+    /// Returns what a line says, by the program alone.
+    pub(crate) fn text_of(&self, tag: &str, said: &dyn Fn(&str) -> String) -> String {
+        match self.line(tag) {
+            Some(line) => match line.kind {
+                Kind::Look => said(tag),
+                Kind::Bundle => tag.to_owned(),
+                Kind::Thing => self.say(&line.text, said),
+            },
+            None => String::new(),
+        }
+    }
+
+    pub(crate) fn say(&self, says: &Says, said: &dyn Fn(&str) -> String) -> String {
+        match says {
+            Says::Plain(text) => text.clone(),
+            Says::Of(tag) => self.text_of(tag, said),
+        }
+    }
+
+    /// Returns where a line's thing stands, without numbers.
+    pub(crate) fn place_of(&self, line: &Line) -> String {
+        match &line.on {
+            None if line.annex => "annex".into(),
+            None => self.rack.clone(),
+            Some(on) => match self.line(on) {
+                Some(container) => format!("{}/{on}", self.place_of(container)),
+                None => String::new(),
+            },
+        }
+    }
+}
+
+impl Oracle {
+    /// Lets somebody else do what they do before a round.
+    pub(crate) fn meddle(&mut self, lab: &Lab, round: &Round) {
+        lab.world.contents().run.protected.clear();
+        for at in self.squatters.drain(..) {
+            self.foreign.remove(&at);
+            let mut contents = lab.world.contents();
+            if contents.items.get(&at).is_some_and(|item| item.by.is_none()) {
+                contents.items.remove(&at);
+            }
+        }
+        for meddling in &round.meddling {
+            match meddling {
+                Meddling::Plants(tag) => {
+                    lab.plant("rack", tag);
+                    let contents = lab.world.contents();
+                    if let Some(item) = contents.get("rack", tag).filter(|item| item.by.is_none()) {
+                        self.foreign.insert(("rack".into(), tag.clone()), item.clone());
+                    }
+                }
+                Meddling::Squats(tag) => {
+                    let at = (round.program.rack.clone(), tag.clone());
+                    let free = !lab.world.contents().items.contains_key(&at);
+                    if free {
+                        lab.plant(&at.0, tag);
+                        let item = lab.world.contents().items.get(&at).cloned();
+                        self.foreign.extend(item.map(|item| (at.clone(), item)));
+                        self.squatters.push(at);
+                        self.meddled.insert(tag.clone());
+                    }
+                }
+                Meddling::Rewrites(tag, text) => {
+                    let at = ("rack".to_owned(), tag.clone());
+                    let mut contents = lab.world.contents();
+                    if let Some(item) = contents.items.get_mut(&at).filter(|item| item.by.is_none()) {
+                        item.text = text.clone();
+                        self.foreign.insert(at, item.clone());
+                        if self.imported.contains(tag) {
+                            self.meddled.insert(tag.clone());
+                        }
+                    }
+                }
+                Meddling::Takes(tag) => {
+                    let mut contents = lab.world.contents();
+                    let there = contents.ours(tag).map(|(at, _)| at.clone()).next();
+                    if let Some((place, key)) = there {
+                        let before: BTreeSet<String> = contents.items.values().map(|item| item.tag.clone()).collect();
+                        contents.take(&place, &key);
+                        let after: BTreeSet<String> = contents.items.values().map(|item| item.tag.clone()).collect();
+                        self.meddled.extend(before.difference(&after).cloned());
+                        self.released.retain(|at, _| contents.items.contains_key(at));
+                    }
+                }
+                Meddling::Changes(tag) => {
+                    let mut contents = lab.world.contents();
+                    let there = contents.ours(tag).map(|(at, _)| at.clone()).next();
+                    if let Some(item) = there.and_then(|at| contents.items.get_mut(&at)) {
+                        item.text = "changed by somebody else".into();
+                        self.meddled.insert(tag.clone());
+                        let at: Vec<_> = self.released.keys().filter(|(_, key)| key == tag).cloned().collect();
+                        at.iter().for_each(|at| drop(self.released.remove(at)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what a round is about to attempt.
+    pub(crate) fn before(&mut self, round: &Round) {
+        for line in &round.program.lines {
+            if line.protect == Some(false) {
+                self.protected.remove(&line.tag);
+            }
+            if line.protect == Some(true) {
+                self.ever_protected.insert(line.tag.clone());
+            }
+            if line.retain {
+                self.ever_retained.insert(line.tag.clone());
+            }
+            if line.import {
+                self.imported.insert(line.tag.clone());
+            }
+        }
+        match round.verb {
+            Verb::Destroy => self.since.push(Program::default()),
+            Verb::Up | Verb::Saved | Verb::Target(_) => self.since.push(round.program.clone()),
+            Verb::Refresh => {}
+        }
+    }
+
+    /// Takes in that a program was applied as a whole, and says what is wrong with how that came about.
+    pub(crate) fn settle(&mut self, lab: &Lab, program: &Program) -> Result<(), String> {
+        let contents = lab.world.contents().clone();
+        let standing: BTreeMap<String, u64> = program
+            .lines
+            .iter()
+            .filter_map(|line| {
+                let place = program.place_of(line);
+                let of = |((at, _), item): &(&(String, String), &Item)| item.tag == line.tag && unnumbered(at) == place;
+                contents.items.iter().find(of).map(|(_, item)| (line.tag.clone(), item.serial))
+            })
+            .collect();
+        let chain: Vec<&Program> = self.since.iter().collect();
+        let told = |tag: &str, what: What| {
+            self.effects.iter().filter(|effect| effect.tag == tag && effect.what == what).count()
+        };
+        for line in program.lines.iter().filter(|line| line.kind == Kind::Thing) {
+            let tag = &line.tag;
+            let was = self.settled.as_ref().and_then(|(before, standing)| Some((before, standing.get(tag)?)));
+            let whole: Vec<&Program> = was.iter().map(|(before, _)| *before).chain(chain.iter().copied()).collect();
+            // Programs from before the line was written do not count.
+            let whole: Vec<&Program> = match was {
+                Some(_) => whole,
+                None => whole.into_iter().skip_while(|program| program.line(tag).is_none()).collect(),
+            };
+            let said = |tag: &str| contents.said(program, tag);
+            if !self.kept(&whole, tag, &said) {
+                continue;
+            }
+            let (created, deleted) = (told(tag, What::Create), told(tag, What::Delete) + told(tag, What::Swept));
+            let expected = usize::from(was.is_none() && !line.import);
+            if !line.import && (created != expected || deleted != 0) {
+                return Err(format!("{tag} was made {created} times, not {expected}, and deleted {deleted} times"));
+            }
+            if let Some((_, serial)) = was
+                && standing.get(tag) != Some(serial)
+            {
+                return Err(format!("{tag} is another thing than before, though nothing said so"));
+            }
+            let plain = |says: &Says| matches!(says, Says::Plain(_));
+            let quiet = line.secret.as_ref().is_none_or(plain) && line.expires.is_none() && !line.import;
+            let same = whole.iter().all(|other| {
+                other.line(tag).is_some_and(|other| other.same_inputs(line))
+                    && other.text_of(tag, &said) == program.text_of(tag, &said)
+            });
+            let looks = |line: &Line| program.needs(&line.tag).iter().any(|tag| tag.starts_with(['q', 'i']));
+            if was.is_some() && quiet && same && !looks(line) && told(tag, What::Update) > 0 {
+                return Err(format!("{tag} was changed, though nothing about it did"));
+            }
+        }
+        self.settled = Some((program.clone(), standing));
+        self.since.clear();
+        self.effects.clear();
+        for line in &program.lines {
+            match line.protect {
+                Some(true) => drop(self.protected.insert(line.tag.clone())),
+                Some(false) => drop(self.protected.remove(&line.tag)),
+                None => {}
+            }
+        }
+        let declared: BTreeSet<&String> = program.lines.iter().map(|line| &line.tag).collect();
+        self.protected.retain(|tag| declared.contains(tag));
+        Ok(())
+    }
+
+    /// Returns true when a thing had no reason to be another one, over all these programs.
+    fn kept(&self, chain: &[&Program], tag: &str, said: &dyn Fn(&str) -> String) -> bool {
+        if self.meddled.contains(tag) {
+            return false;
+        }
+        // What somebody else wrote may say anything.
+        let looks = |program: &Program| program.needs(tag).iter().any(|tag| tag.starts_with(['q', 'i']));
+        chain.windows(2).all(|pair| {
+            let (Some(a), Some(b)) = (pair[0].line(tag), pair[1].line(tag)) else { return false };
+            let known = a.name == b.name || b.was.contains(&a.name) || (!a.marked && !b.marked);
+            known
+                && a.marked == b.marked
+                && a.on == b.on
+                && a.trigger == b.trigger
+                && a.import == b.import
+                && pair[0].place_of(a) == pair[1].place_of(b)
+                && pair[0].say(&a.stand, said) == pair[1].say(&b.stand, said)
+                && (matches!(b.stand, Says::Plain(_)) || !looks(pair[1]))
+        }) && chain.first().is_some_and(|program| program.line(tag).is_some())
+            && chain
+                .last()
+                .and_then(|program| program.line(tag)?.on.as_deref())
+                .is_none_or(|on| self.kept(chain, on, said))
+            // A name that another line has meanwhile is nobody's for certain.
+            && chain.last().is_some_and(|program| {
+                program.lines.iter().filter(|line| line.tag != tag).all(|line| !line.was.iter().any(|was| {
+                    chain.iter().any(|program| program.line(tag).is_some_and(|line| line.name == *was))
+                }))
+            })
+    }
+
+    /// Returns the first thing that is not as it should be once `program` was applied as a whole.
+    pub(crate) fn compare(&self, lab: &Lab, program: &Program) -> Result<(), String> {
+        let contents = lab.world.contents().clone();
+        let state = lab.state()?;
+        let said = |tag: &str| contents.said(program, tag);
+        let mut declared: BTreeSet<(String, String)> = BTreeSet::new();
+        for line in program.lines.iter().filter(|line| line.kind == Kind::Thing) {
+            let tag = &line.tag;
+            let record = state.records.iter().find(|(urn, record)| {
+                record.spec.kind == "sim:thing" && record.spec.inputs["tag"] == **tag && urn.name() == line.name
+            });
+            let Some((_, record)) = record else { return Err(format!("{tag} is not in the state")) };
+            let place = program.place_of(line);
+            let key = record.id.as_ref().map(|id| id.0.clone()).unwrap_or_default();
+            let there: Vec<(&(String, String), &Item)> = contents
+                .items
+                .iter()
+                .filter(|((at, name), item)| {
+                    let ours = item.by.as_ref().is_none_or(|by| *by == record.mark.0);
+                    item.tag == *tag && unnumbered(at) == place && *name == key && ours
+                })
+                .collect();
+            let [(at, item)] = there[..] else { return Err(format!("{tag} is {} times in {place}", there.len())) };
+            let (text, stand) = (program.text_of(tag, &said), program.say(&line.stand, &said));
+            if (&item.text, &item.stand) != (&text, &stand) {
+                let (is, stands) = (&item.text, &item.stand);
+                return Err(format!("{tag} says {is:?} at {stands:?} instead of {text:?} at {stand:?}"));
+            }
+            if item.left > 0 || item.leaving.is_some() || item.away {
+                return Err(format!("{tag} is not ready: {item:?}"));
+            }
+            if line.expires.is_some() && item.expires.is_none_or(|due| due <= crate::world::second(lab.began)) {
+                return Err(format!("{tag} is due and was not renewed"));
+            }
+            match &line.secret {
+                None if item.secret.is_some() => return Err(format!("{tag} keeps a secret that nothing says")),
+                Some(Says::Plain(secret)) if item.secret.as_ref() != Some(secret) => {
+                    return Err(format!("{tag} keeps another secret: {:?}", item.secret));
+                }
+                Some(Says::Of(source)) => {
+                    let of = match program.line(source).map(|line| line.kind) {
+                        Some(Kind::Bundle) => state
+                            .records
+                            .values()
+                            .find(|record| record.spec.kind == "sim:bundle" && record.spec.inputs["tag"] == **source)
+                            .map(|record| format!("{HUSH}bundle-{}", record.mark)),
+                        _ => {
+                            let place = program.line(source).map(|line| program.place_of(line)).unwrap_or_default();
+                            let of = |((at, _), item): &(&(String, String), &Item)| {
+                                item.tag == *source
+                                    && unnumbered(at) == place
+                                    && state
+                                        .records
+                                        .values()
+                                        .any(|record| item.by.as_ref().is_none_or(|by| record.mark.0 == *by))
+                            };
+                            let source = contents.items.iter().find(of).map(|(_, item)| item);
+                            source.map(|item| format!("{HUSH}key-{}-{}", item.tag, item.serial))
+                        }
+                    };
+                    if item.secret != of {
+                        return Err(format!("{tag} keeps {:?} instead of {of:?}", item.secret));
+                    }
+                }
+                None | Some(Says::Plain(_)) => {}
+            }
+            declared.insert(at.clone());
+        }
+        for fleet in program.lines.iter().filter(|line| line.fleet.is_some_and(|n| program.fleets[n].acts)) {
+            if contents.drained.contains(&fleet.tag) {
+                return Err(format!("{} is still drained", fleet.tag));
+            }
+        }
+        let left: BTreeSet<&str> = state
+            .condemned
+            .values()
+            .filter(|condemned| condemned.left_behind)
+            .map(|condemned| condemned.record.mark.0.as_str())
+            .collect();
+        if let Some(condemned) = state.condemned.values().find(|condemned| !condemned.left_behind) {
+            return Err(format!("{} is still condemned", condemned.urn));
+        }
+        if let Some((urn, ..)) = state.open().find(|(_, record, _)| !left.contains(record.mark.0.as_str())) {
+            return Err(format!("an operation on {urn} is still open"));
+        }
+        let things = state.records.values().filter(|record| record.spec.kind == "sim:thing").count();
+        if things != declared.len() {
+            return Err(format!("the state knows {things} things, the program {}", declared.len()));
+        }
+        for (at, item) in &contents.items {
+            let known = declared.contains(at)
+                || item.by.is_none()
+                || item.by.as_ref().is_some_and(|by| left.contains(by.as_str()))
+                || self.ever_retained.contains(&item.tag);
+            if !known {
+                return Err(format!("{}/{} is an orphan: {item:?}", at.0, at.1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what somebody else would complain about.
+    pub(crate) fn others(&self, lab: &Lab) -> Result<(), String> {
+        let contents = lab.world.contents();
+        for (at, item) in self.foreign.iter().filter(|(at, _)| !self.imported.contains(&at.1)) {
+            if contents.items.get(at) != Some(item) {
+                return Err(format!("{at:?} was {item:?} and is {:?}", contents.items.get(at)));
+            }
+        }
+        for (at, item) in &self.released {
+            if contents.items.get(at) != Some(item) {
+                return Err(format!("{at:?} was retained and is {:?}", contents.items.get(at)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns why a run that nothing disturbed may stop all the same.
+    pub(crate) fn explains(&self, ran: &Ran, round: &Round) -> Option<&'static str> {
+        if !self.meddled.is_empty() {
+            return Some("somebody else was there");
+        }
+        if let Some(plan) = &ran.plan
+            && !plan.problems.is_empty()
+        {
+            let numbers = |program: &Program| {
+                let all = program.lines.iter().filter_map(|line| line.number.map(|n| (line.tag.clone(), n)));
+                all.collect::<BTreeMap<String, u64>>()
+            };
+            let programs = self.settled.iter().map(|(program, _)| program).chain(&self.since).chain([&round.program]);
+            let shuffled = || {
+                let all: Vec<_> = programs.clone().map(&numbers).collect();
+                all.iter().any(|a| all.iter().any(|b| a.iter().any(|(tag, n)| b.get(tag).is_some_and(|m| m != n))))
+            };
+            let each = |problem: &lab_core::plan::Problem| {
+                let guarded = problem.message.contains("is protected, and would be deleted");
+                if guarded {
+                    return !self.ever_protected.is_empty();
+                }
+                problem.message.contains("wait for each other") && shuffled()
+            };
+            return plan.problems.iter().all(each).then_some("refused");
+        }
+        let report = ran.report.as_ref()?;
+        let nothing =
+            |failure: &lab_core::execute::Failure| failure.error.contains("nothing with this identity to import");
+        if !report.failed.is_empty() && report.failed.iter().all(nothing) {
+            return Some("nothing to import");
+        }
+        let unshown = |failure: &lab_core::execute::Failure| failure.error.contains("which the plan did not show");
+        (!report.failed.is_empty() && report.failed.iter().all(unshown)).then_some("plan again")
+    }
+}
+
+/// Returns the retained things whose line went in a run that was complete: they stay as they are from here on.
+pub(crate) fn released(before: &Program, after: &Program, lab: &Lab) -> BTreeMap<(String, String), Item> {
+    let contents = lab.world.contents();
+    let gone = before.lines.iter().filter(|line| line.retain && after.line(&line.tag).is_none());
+    let stays = |line: &&Line| before.around(&line.tag).iter().all(|on| after.line(on).is_some());
+    gone.filter(stays)
+        .flat_map(|line| {
+            let place = before.place_of(line);
+            contents
+                .items
+                .iter()
+                .filter(|((at, _), item)| item.tag == line.tag && unnumbered(at) == place)
+                .map(|(at, item)| (at.clone(), item.clone()))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+impl Life {
+    /// Returns the program with nothing protected, for the very end.
+    pub(crate) fn amnesty(program: &Program) -> Program {
+        let mut program = program.clone();
+        program.lines.iter_mut().for_each(|line| line.protect = Some(false));
+        program
+    }
+}
