@@ -19,7 +19,7 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
     let (mut drifted, mut unknown) = (0, 0);
     for (urn, seen) in &seen.seen {
         let Some(record) = state.records.get(urn) else { continue };
-        let node = opened.declared.nodes.iter().find(|node| node.urn == *urn);
+        let node = opened.declared.node(urn);
         let heading = || {
             let place = node.map(|node| format!("  {}", node.place)).unwrap_or_default();
             screen.line(

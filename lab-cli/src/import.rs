@@ -27,5 +27,5 @@ pub(crate) async fn import(invocation: &Invocation<'_>, arguments: &arguments::I
             .hint("`state show` tells as what; `state forget` makes room for another"));
     }
     let plan = opened.plan(Verb::Up, &[urn.to_string()], &Observations::default(), opened.now());
-    finish(invocation, opened, &plan, &arguments.consent, false).await
+    finish(invocation, opened, plan, &arguments.consent, false).await
 }

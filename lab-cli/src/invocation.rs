@@ -27,6 +27,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) ids: Arc<Ids>,
     /// How a run is interrupted; `None` for ^C.
     pub(crate) interrupt: Option<Interrupt>,
+    /// True when the process ends with this call.
+    pub(crate) ending: bool,
     answers: Arc<Mutex<Option<Box<dyn BufRead + Send>>>>,
     variables: BTreeMap<String, String>,
     link: Option<Link>,
@@ -50,6 +52,7 @@ impl<'a> Invocation<'a> {
             screen,
             ids: around.ids,
             interrupt: around.interrupt,
+            ending: around.ending,
             answers: Arc::new(Mutex::new(around.answers)),
             variables: around.variables,
             link: around.link,
@@ -69,6 +72,7 @@ impl<'a> Invocation<'a> {
             screen: self.screen.clone(),
             ids: self.ids.clone(),
             interrupt: self.interrupt.clone(),
+            ending: false,
             answers: self.answers.clone(),
             variables: self.variables.clone(),
             link: Some(link),

@@ -6,14 +6,16 @@ use crate::invocation::Invocation;
 use crate::surroundings::Surroundings;
 use crate::trouble::{FAILED, Trouble, USAGE};
 use crate::{drift, import, output, panics, preview, refresh, rehearse, state, up};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, CommandFactory, FromArgMatches, value_parser};
 use lab_core::execute::Simulator;
 use lab_core::plan;
 use lab_core::{Declared, Neighbours, ProgramError, Provider, Stack, Vault, Vocabulary};
 use serde::Serialize;
-use std::ffi::OsString;
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 /// A named program, ready to be a command line.
 ///
@@ -26,7 +28,18 @@ pub struct Lab {
     rehearse_by_default: bool,
     /// Where the configuration of each environment lies, when there is one.
     pub(crate) environments: Option<Files>,
+    own: Option<Own>,
 }
+
+/// The program's own argument, and what was given for it.
+struct Own {
+    name: String,
+    help: String,
+    given: Rc<RefCell<OsString>>,
+}
+
+/// What the program's own argument is called among the others.
+const OWN: &str = "own";
 
 type Load = dyn Fn(&str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded>;
 
@@ -49,7 +62,21 @@ impl Lab {
             vocabulary: Vocabulary::default(),
             rehearse_by_default: false,
             environments: None,
+            own: None,
         }
+    }
+
+    /// Returns the lab called `name` whose program takes an argument of its own, before the verb: `scale graph.json up`.
+    /// `argument` is what the argument is called and what its help says.
+    pub fn with_argument<T: Serialize>(
+        name: &str,
+        argument: (&str, &str),
+        program: impl Fn(&Stack, &OsStr) -> Result<T, ProgramError> + 'static,
+    ) -> Lab {
+        let given = Rc::new(RefCell::new(OsString::new()));
+        let told = given.clone();
+        let own = Own { name: argument.0.to_owned(), help: argument.1.to_owned(), given };
+        Lab { own: Some(own), ..Lab::new(name, move |stack| program(stack, &told.borrow())) }
     }
 
     /// Gives `rehearse` something to start: the hardware of this lab, simulated.
@@ -122,8 +149,16 @@ impl Lab {
     ) -> Result<(Verb, Invocation<'_>), u8> {
         let about = format!("The lab {}: preview what would be done, do it, take it away again.", self.name);
         let mut command = Arguments::command().name(self.name.clone()).about(about);
-        let parsed =
-            command.try_get_matches_from_mut(arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+        if let Some(own) = &self.own {
+            let argument = Arg::new(OWN).value_name(own.name.clone()).help(own.help.clone());
+            command = command.arg(argument.value_parser(value_parser!(OsString)).required(true));
+        }
+        let parsed = command.try_get_matches_from_mut(arguments).and_then(|matches| {
+            if let (Some(own), Some(given)) = (&self.own, matches.try_get_one::<OsString>(OWN).ok().flatten()) {
+                own.given.replace(given.clone());
+            }
+            Arguments::from_arg_matches(&matches)
+        });
         let mut explain = |text: clap::builder::StyledStr, failed: bool| {
             let text = if surroundings.colors { text.ansi().to_string() } else { text.to_string() };
             let stream = if failed { &mut surroundings.err } else { &mut surroundings.out };
@@ -140,7 +175,10 @@ impl Lab {
             None if self.rehearse_by_default => Verb::Rehearse(Rehearse::default()),
             None => return Err(explain(command.render_help(), true)),
         };
-        let name = command.get_bin_name().map_or_else(|| self.name.clone(), str::to_owned);
+        let mut name = command.get_bin_name().map_or_else(|| self.name.clone(), str::to_owned);
+        if let Some(own) = &self.own {
+            name = format!("{name} {}", own.given.borrow().display());
+        }
         Ok((verb, Invocation::new(self, name, arguments.global, surroundings)))
     }
 

@@ -132,9 +132,14 @@ impl Opened {
         self.ledger.with(|store| plan::plan(&self.declared, store.state(), seen, &request))
     }
 
-    /// Closes the state, and lets go of the lock.
-    pub(crate) fn close(self) -> Result<(), Trouble> {
-        let Opened { declared: _, ledger, link: _, keys: _, foreign: _, _lock } = self;
+    /// Closes the state, and lets go of the lock. `plan` is done with. Where the process ends, all
+    /// memory is left to the system: to put it away piece by piece takes as long as to plan with it.
+    pub(crate) fn close(self, plan: Option<Plan>, ending: bool) -> Result<(), Trouble> {
+        let Opened { declared, ledger, link: _, keys: _, foreign: _, _lock } = self;
+        if ending {
+            std::mem::forget((declared, plan));
+            return Ok(ledger.leave()?);
+        }
         Ok(ledger.close()?)
     }
 }

@@ -21,18 +21,17 @@ pub(crate) async fn preview(invocation: &Invocation<'_>, arguments: &Preview) ->
     show::plan(&invocation.screen, &plan);
     refuse(&plan)?;
     let exit = if arguments.exit_code && !plan.is_empty() { CHANGES } else { 0 };
-    if let Some(file) = &arguments.out {
-        save(invocation, &opened, plan, seen, &arguments.scope.target, at, file)?;
-        let shown = file.display().to_string();
-        invocation.screen.line(
-            0,
-            &[(
-                Tone::Plain,
-                &format!("The plan is in {shown}. `{} {verb} {shown}` does exactly this.", invocation.name),
-            )],
-        );
-        invocation.screen.event("saved", json!({"file": shown, "verb": verb}));
-    }
+    let Some(file) = &arguments.out else {
+        opened.close(Some(plan), invocation.ending)?;
+        return Ok(exit);
+    };
+    save(invocation, &opened, plan, seen, &arguments.scope.target, at, file)?;
+    let shown = file.display().to_string();
+    invocation.screen.line(
+        0,
+        &[(Tone::Plain, &format!("The plan is in {shown}. `{} {verb} {shown}` does exactly this.", invocation.name))],
+    );
+    invocation.screen.event("saved", json!({"file": shown, "verb": verb}));
     Ok(exit)
 }
 

@@ -113,7 +113,7 @@ impl Shown {
                 Some(urn) => self.screen.warning(&format!("{}: {message}", name(urn))),
                 None => self.screen.warning(message),
             },
-            Progress::Ended { done: _, failed: _, not_started: _ } => {
+            Progress::Ended { done: _, failed: _, not_started: _, flushes: _ } => {
                 if let Some(lines) = &mut self.lines {
                     lines.clear();
                 }

@@ -40,7 +40,7 @@ pub(crate) async fn refresh(invocation: &Invocation<'_>) -> Result<u8, Trouble> 
             .map_err(|why| Trouble::new("failed to record what was seen").because(why))?;
     }
     let unknown = seen.seen.values().filter(|seen| matches!(seen, Seen::Unknown(_))).count();
-    opened.close()?;
+    opened.close(None, invocation.ending)?;
     screen.line(
         0,
         &[(

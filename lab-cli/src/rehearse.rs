@@ -49,7 +49,7 @@ pub(crate) async fn rehearse(invocation: &Invocation<'_>, arguments: &arguments:
     let opened = Opened::write(&there, "rehearse", None, &mut |_| Ok(()))?;
     let seen = opened.observe(screen, false).await;
     let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
-    let mut exit = match finish(&there, opened, &plan, &consent, false).await? {
+    let mut exit = match finish(&there, opened, plan, &consent, false).await? {
         0 => second(&there).await?,
         // Nothing is left to go on from: the whole lab is thrown away.
         _ => FAILED,

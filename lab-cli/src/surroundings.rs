@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub ids: Arc<Ids>,
     /// How a run is interrupted; `None` for ^C.
     pub interrupt: Option<Interrupt>,
+    /// True when the process ends with the command line: memory is then left to the system, all at once.
+    pub ending: bool,
 }
 
 /// What a captured command line printed.
@@ -75,6 +77,7 @@ impl Surroundings {
             mounts: None,
             ids: Arc::new(Ids::random()),
             interrupt: None,
+            ending: true,
         }
     }
 
@@ -95,6 +98,7 @@ impl Surroundings {
             mounts: None,
             ids: Arc::new(Ids::random()),
             interrupt: None,
+            ending: false,
         };
         (surroundings, transcript)
     }

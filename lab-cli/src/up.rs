@@ -9,9 +9,13 @@ use crate::show;
 use crate::trouble::{FAILED, PARTLY, Trouble};
 use lab_core::execute::{Interrupt, Options, Refused, Report, SavedPlan, execute, state_digest};
 use lab_core::plan::{Plan, Tone, Verb};
-use lab_core::redact;
+use lab_core::{Urn, redact};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
+
+/// How many steps make it worth saying how often the disk was waited for.
+const MANY: usize = 100;
 
 pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Result<u8, Trouble> {
     let saved = run.plan.as_deref().map(read).transpose()?;
@@ -30,7 +34,7 @@ pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Re
             opened.plan(verb, &run.scope.target, &seen, opened.now())
         }
     };
-    finish(invocation, opened, &plan, &run.consent, saved.is_some()).await
+    finish(invocation, opened, plan, &run.consent, saved.is_some()).await
 }
 
 fn read(file: &Path) -> Result<SavedPlan, Trouble> {
@@ -64,16 +68,16 @@ fn fits(invocation: &Invocation<'_>, saved: &SavedPlan, verb: Verb) -> Result<()
 pub(crate) async fn finish(
     invocation: &Invocation<'_>,
     opened: Opened,
-    plan: &Plan,
+    plan: Plan,
     consent: &Consent,
     saved: bool,
 ) -> Result<u8, Trouble> {
-    show::plan(&invocation.screen, plan);
-    refuse(plan)?;
-    consented(invocation, plan, consent.yes, saved)?;
-    let report = carry_out(invocation, &opened, plan, consent.parallel).await;
-    let exit = result(invocation, &opened, plan, &report);
-    opened.close()?;
+    show::plan(&invocation.screen, &plan);
+    refuse(&plan)?;
+    consented(invocation, &plan, consent.yes, saved)?;
+    let report = carry_out(invocation, &opened, &plan, consent.parallel).await;
+    let exit = result(invocation, &opened, &plan, &report);
+    opened.close(Some(plan), invocation.ending)?;
     Ok(exit)
 }
 
@@ -144,12 +148,17 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
         (false, false) => FAILED,
     };
     // What concerns the whole run was no step, so no step has told it.
-    for failure in report.failed.iter().filter(|failure| !plan.steps.iter().any(|step| step.urn == failure.urn)) {
+    let steps: BTreeSet<&Urn> = plan.steps.iter().map(|step| &step.urn).collect();
+    for failure in report.failed.iter().filter(|failure| !steps.contains(&failure.urn)) {
         let what = format!("failed to {} what happened to {}", failure.action, plan.stack);
         screen.trouble(&Trouble { what, cause: Some(failure.error.clone()), hint: failure.hint.clone(), exit });
     }
     let outputs = opened.ledger.with(|store| store.state().outputs.clone());
     let mut parts = vec![format!("{} done", report.done.len())];
+    // Of a few steps nobody asks.
+    if report.done.len() >= MANY {
+        parts.push(format!("{} flushes", report.flushes));
+    }
     for (n, what) in [(report.failed.len(), "failed"), (report.not_started.len(), "not started")] {
         if n > 0 {
             parts.push(format!("{n} {what}"));
@@ -181,6 +190,7 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
             "failed": report.failed.len(),
             "not_started": report.not_started.len(),
             "open": open,
+            "flushes": report.flushes,
             "interrupted": report.interrupted,
             "outputs": redact(&outputs),
             "exit": exit,

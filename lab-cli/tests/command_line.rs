@@ -509,7 +509,7 @@ fn events_are_a_json_object_a_line_with_a_version() {
     let plan = &events[0];
     assert_eq!(plan["summary"]["steps"], serde_json::json!({"create": 2}));
     assert_eq!(plan["steps"][0]["name"], "home/rack");
-    assert_snapshot!(events.last().unwrap(), @r#"{"done":2,"event":"result","exit":0,"failed":0,"interrupted":false,"not_started":0,"open":0,"outputs":{"key":"[secret]","room":"cellar/rack#1"},"stack":"homelab","verb":"up","version":1}"#);
+    assert_snapshot!(events.last().unwrap(), @r#"{"done":2,"event":"result","exit":0,"failed":0,"flushes":10,"interrupted":false,"not_started":0,"open":0,"outputs":{"key":"[secret]","room":"cellar/rack#1"},"stack":"homelab","verb":"up","version":1}"#);
     let ran = bench.run(program, "up --json --env none --target nothing");
     assert_eq!((ran.exit, ran.err.as_str()), (1, ""));
     assert_snapshot!(ran.out.lines().last().unwrap(), @r#"{"cause":null,"event":"error","exit":1,"hint":null,"version":1,"what":"the plan has a problem; nothing was changed"}"#);

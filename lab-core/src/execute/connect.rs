@@ -65,6 +65,11 @@ impl Connections {
         Ok(Connected { client, reached })
     }
 
+    /// Returns the connection, where there is one already and nobody has to be waited for.
+    pub(super) fn at_hand(&self, name: &str, place: &str) -> Option<AnyClient> {
+        self.open.try_lock().ok()?.get(&connection(name, place))?.try_lock().ok()?.clone()
+    }
+
     fn configuration(&self, name: &str, place: &str, key: &str) -> Result<ProviderRecord> {
         let values = self.ledger.values();
         if let Some(node) = self.declared.providers.get(name) {

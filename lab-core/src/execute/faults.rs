@@ -46,6 +46,11 @@ impl Faults {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// Returns true when a call is to go wrong.
+    pub(crate) fn planned(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// Counts a call and returns what goes wrong with it.
     pub(crate) fn next(&self) -> Option<CallFault> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);

@@ -21,6 +21,7 @@
 use super::disk::{Disk, File, publish, stage, temporary};
 pub use crate::model::canonical;
 use crate::model::hex;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -51,21 +52,23 @@ const FRAME_START: &[u8] = b"{\"after\":\"";
 pub struct Journal {
     disk: Arc<dyn Disk>,
     file_name: String,
-    /// Header and snapshot; what the file is made of when nothing was appended yet.
+    /// Header and snapshot; what the file is made of when nothing was appended yet. Let go of once they are written.
     base: Vec<u8>,
+    base_bytes: u64,
     /// Absent until the first append when there are no frames yet: a run that changes nothing writes nothing.
     file: Option<Box<dyn File>>,
     tip: String,
     frames: u64,
     bytes: u64,
+    flushes: u64,
     poisoned: Option<String>,
 }
 
-/// What a journal held when it was opened.
+/// What a journal held when it was opened. `S` is what the snapshot was read as.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Opened {
+pub struct Opened<S = Value> {
     /// The last snapshot.
-    pub snapshot: Option<Value>,
+    pub snapshot: Option<S>,
     /// The records of each frame since, in order.
     pub frames: Vec<Vec<Value>>,
     /// What was left off at the end, if anything.
@@ -147,6 +150,16 @@ pub enum JournalError {
         /// Its format.
         found: u64,
     },
+    /// A part is sound and says something that this version does not know.
+    #[error("read {file}: {part} is not understood: {why}")]
+    Unknown {
+        /// The path of the file.
+        file: String,
+        /// `snapshot`.
+        part: String,
+        /// Why not.
+        why: String,
+    },
     /// One frame or snapshot is more than can be read back. Nothing was written.
     #[error("write {file}: {what}")]
     Unreadable {
@@ -178,6 +191,9 @@ impl JournalError {
             JournalError::Damaged { .. } => {
                 "nothing was changed; restore this file from a backup, and check the disk it was on"
             }
+            JournalError::Unknown { .. } => {
+                "the state was written by another version of lab or changed by hand; restore the last copy of it"
+            }
             JournalError::Foreign { .. } => "point --state at the lab's own directory, or move the file away",
             JournalError::Newer { .. } => "update lab to the version that wrote the file, or a later one",
             JournalError::Unreadable { .. } => "store the large part outside the stack and refer to it",
@@ -192,6 +208,11 @@ impl Journal {
     /// A torn last frame is cut, and everything that is returned is durable. A journal that does not exist yet is
     /// empty; its file appears with the first [`Journal::append`].
     pub fn open(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened), JournalError> {
+        Journal::open_as(disk, name)
+    }
+
+    /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
+    pub fn open_as<S: DeserializeOwned>(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened<S>), JournalError> {
         let file_name = file_name(name);
         let staged = temporary(&file_name);
         let place = disk.place(&file_name);
@@ -209,7 +230,9 @@ impl Journal {
             tip: content.tip,
             frames: content.opened.frames.len() as u64,
             bytes: bytes.len().max(base.len()) as u64,
+            flushes: 0,
             poisoned: None,
+            base_bytes: base.len() as u64,
             base,
             file_name,
             disk: Arc::clone(&disk),
@@ -220,6 +243,7 @@ impl Journal {
             // is shortening the file in place an option while acknowledged frames are in it. So it is copied, as
             // every replacement is.
             journal.file = Some(journal.replace(bytes)?);
+            journal.base = Vec::new();
         } else if content.bytes.is_some() {
             disk.sync_dir().map_err(|error| failed("flush the directory of", error))?;
         }
@@ -228,13 +252,18 @@ impl Journal {
 
     /// Reads the journal of the stack `name` and changes nothing. `cut` tells what a writer would cut.
     pub fn read(disk: &dyn Disk, name: &str) -> Result<Opened, JournalError> {
+        Journal::read_as(disk, name)
+    }
+
+    /// Reads the journal as [`Journal::read`] does, and its snapshot as an `S`.
+    pub fn read_as<S: DeserializeOwned>(disk: &dyn Disk, name: &str) -> Result<Opened<S>, JournalError> {
         Ok(read(disk, &file_name(name))?.opened)
     }
 
     /// Checks the journal of the stack `name` from end to end and changes nothing. Returns nothing when there is none.
     pub fn verify(disk: &dyn Disk, name: &str) -> Result<Option<Report>, JournalError> {
         let file_name = file_name(name);
-        let content = read(disk, &file_name)?;
+        let content = read::<Value>(disk, &file_name)?;
         let Some(bytes) = &content.bytes else { return Ok(None) };
         Ok(Some(Report {
             file: disk.place(&file_name),
@@ -279,11 +308,15 @@ impl Journal {
 
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => self.replace(&self.base.clone())?,
+            None => {
+                let base = std::mem::take(&mut self.base);
+                self.replace(&base).inspect_err(|_| self.base = base)?
+            }
         };
         if let Err(source) = file.write(&line).and_then(|()| file.flush()) {
             return Err(self.poison("write", source));
         }
+        self.flushes += 1;
         self.file = Some(file);
         self.tip = tip;
         self.frames = n;
@@ -295,13 +328,19 @@ impl Journal {
     ///
     /// When there is no room for the new file, the old one is untouched and the journal stays usable.
     pub fn compact(&mut self, snapshot: &Value) -> Result<(), JournalError> {
-        self.check_sound()?;
         self.check_depth(snapshot)?;
+        self.compact_text(canonical(snapshot))
+    }
+
+    /// Compacts as [`Journal::compact`] does, to a snapshot that is canonical JSON already.
+    pub(crate) fn compact_text(&mut self, snapshot: Vec<u8>) -> Result<(), JournalError> {
+        self.check_sound()?;
         let base = base(Some(snapshot));
         let file = self.replace(&base)?;
         self.tip = tip_of(&base);
         self.bytes = base.len() as u64;
-        self.base = base;
+        self.base_bytes = self.bytes;
+        self.base = Vec::new();
         self.frames = 0;
         self.file = Some(file);
         Ok(())
@@ -314,18 +353,25 @@ impl Journal {
 
     /// Returns how many bytes follow the snapshot: with the snapshot's own size, what a compaction is decided by.
     pub fn frame_bytes(&self) -> u64 {
-        self.bytes - self.base.len() as u64
+        self.bytes - self.base_bytes
     }
 
     /// Returns the size of header and snapshot in bytes.
     pub fn base_bytes(&self) -> u64 {
-        self.base.len() as u64
+        self.base_bytes
+    }
+
+    /// Returns how often the disk was asked to make something durable.
+    pub fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     fn replace(&mut self, bytes: &[u8]) -> Result<Box<dyn File>, JournalError> {
         let staged = stage(&*self.disk, &self.file_name, bytes);
         let file = staged.map_err(|source| self.failed("write a copy of", source))?;
         publish(&*self.disk, &self.file_name).map_err(|source| self.poison("replace", source))?;
+        // The content, and then its name.
+        self.flushes += 2;
         Ok(file)
     }
 
@@ -354,7 +400,12 @@ impl Journal {
     }
 
     fn check_depth(&self, value: &Value) -> Result<(), JournalError> {
-        if nests_deeper(value, MAX_DEPTH) {
+        self.check_depth_at(0, value)
+    }
+
+    /// Refuses what is nested deeper than can be read back, when it lies so many `levels` below the top.
+    pub(crate) fn check_depth_at(&self, levels: usize, value: &Value) -> Result<(), JournalError> {
+        if nests_deeper(value, MAX_DEPTH - levels) {
             return Err(self.unreadable(format!("a value is nested deeper than {MAX_DEPTH} levels")));
         }
         Ok(())
@@ -409,15 +460,13 @@ fn file_name(name: &str) -> String {
 }
 
 /// Returns the header and the snapshot as they stand at the beginning of a file.
-fn base(snapshot: Option<&Value>) -> Vec<u8> {
-    let text = snapshot.map(canonical);
-    let about = text.as_ref().map(|text| json!({ "bytes": text.len(), "sha256": sha256(text) }));
-    let mut bytes = header(about.unwrap_or(Value::Null));
-    if let Some(text) = text {
-        bytes.extend_from_slice(&text);
-        bytes.push(b'\n');
-    }
-    bytes
+fn base(snapshot: Option<Vec<u8>>) -> Vec<u8> {
+    let Some(mut text) = snapshot else { return header(Value::Null) };
+    let header = header(json!({ "bytes": text.len(), "sha256": sha256(&text) }));
+    // In place: a snapshot is the largest thing there is, and need not be there twice.
+    text.push(b'\n');
+    text.splice(..0, header);
+    text
 }
 
 /// Returns the header line that names a snapshot.
@@ -436,7 +485,7 @@ fn tip_of(base: &[u8]) -> String {
 }
 
 /// A file that was read and found sound, but perhaps for its end.
-struct Content {
+struct Content<S> {
     /// The whole file; nothing when there is none.
     bytes: Option<Vec<u8>>,
     /// How far header and snapshot go, and how far the valid frames.
@@ -444,16 +493,17 @@ struct Content {
     sound: usize,
     snapshot_bytes: Option<u64>,
     tip: String,
-    opened: Opened,
+    opened: Opened<S>,
 }
 
-fn read(disk: &dyn Disk, file_name: &str) -> Result<Content, JournalError> {
+fn read<S: DeserializeOwned>(disk: &dyn Disk, file_name: &str) -> Result<Content<S>, JournalError> {
     let file = disk.place(file_name);
     let found =
         disk.read(file_name).map_err(|source| JournalError::Disk { attempt: "read", file: file.clone(), source })?;
     let Some(bytes) = found else {
         let tip = tip_of(&base(None));
-        return Ok(Content { bytes: None, base: 0, sound: 0, snapshot_bytes: None, tip, opened: Opened::default() });
+        let opened = Opened { snapshot: None, frames: Vec::new(), cut: None };
+        return Ok(Content { bytes: None, base: 0, sound: 0, snapshot_bytes: None, tip, opened });
     };
     let damaged = |part: &str, offset: usize, what: String| JournalError::Damaged {
         file: file.clone(),
@@ -464,7 +514,7 @@ fn read(disk: &dyn Disk, file_name: &str) -> Result<Content, JournalError> {
 
     let (about, mut at) = read_header(&bytes, &file)?;
     let mut tip = tip_of(&bytes[..at]);
-    let mut opened = Opened::default();
+    let mut opened = Opened { snapshot: None, frames: Vec::new(), cut: None };
     let mut snapshot_bytes = None;
     if let Some((length, hash)) = about {
         let text = usize::try_from(length).ok().and_then(|length| bytes[at..].get(..length));
@@ -478,7 +528,12 @@ fn read(disk: &dyn Disk, file_name: &str) -> Result<Content, JournalError> {
         if bytes.get(at + text.len()) != Some(&b'\n') {
             return Err(damaged("the snapshot", at, "its line does not end where the header says".into()));
         }
-        let snapshot = serde_json::from_slice(text).map_err(|error| damaged("the snapshot", at, error.to_string()))?;
+        // Its content is proven to be what was written; whoever wrote it may be newer.
+        let snapshot = serde_json::from_slice(text).map_err(|error| JournalError::Unknown {
+            file: file.clone(),
+            part: "the snapshot".into(),
+            why: error.to_string(),
+        })?;
         opened.snapshot = Some(snapshot);
         snapshot_bytes = Some(length);
         at += text.len() + 1;

@@ -54,16 +54,21 @@ impl Ledger {
 
     fn write(&self) {
         let mut store = self.store();
-        let waiting = std::mem::take(&mut *self.queue());
+        let mut waiting = std::mem::take(&mut *self.queue());
         if waiting.is_empty() {
             return;
         }
-        let all: Vec<Event> = waiting.iter().flat_map(|waiting| waiting.events.clone()).collect();
+        let all: Vec<Event> = waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.events)).collect();
         let written = store.commit(&all, self.0.clock.now()).map_err(|error| error.to_string());
         for waiting in waiting {
             // A step that was abandoned meanwhile does not hear the answer; its record stands all the same.
             waiting.reply.send(written.clone()).unwrap_or_default();
         }
+    }
+
+    /// Returns how many frames were written since the state was opened, each with one flush.
+    pub fn flushes(&self) -> u64 {
+        self.with(Store::flushes)
     }
 
     /// Returns the store, when nobody shares the ledger any more.
@@ -74,6 +79,11 @@ impl Ledger {
     /// Closes the store: writes a snapshot when anything was written.
     pub fn close(self) -> Result<(), StoreError> {
         self.into_store().map_or(Ok(()), Store::close)
+    }
+
+    /// Closes the store at the end of the process: see [`Store::leave`].
+    pub fn leave(self) -> Result<(), StoreError> {
+        self.into_store().map_or(Ok(()), Store::leave)
     }
 
     /// Returns what is known by now.

@@ -4,6 +4,7 @@ mod connect;
 mod dial;
 pub mod disk;
 mod faults;
+mod hand;
 pub mod journal;
 mod labdir;
 mod ledger;

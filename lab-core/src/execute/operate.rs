@@ -89,7 +89,7 @@ pub(super) enum Ending {
 }
 
 /// What ended a sequence of calls.
-enum Halt {
+pub(super) enum Halt {
     Failed {
         error: String,
         hint: Option<String>,
@@ -277,7 +277,9 @@ impl Operation {
                 }
                 look = false;
             }
-            if !self.begun || !self.current {
+            // Of what exists only in the state, nothing leaves the process: its beginning is recorded with what comes of
+            // it.
+            if (!self.begun || !self.current) && (self.begun || !self.kind.generated()) {
                 self.begin(ground).await?;
             }
             let answer = self.step(ground, deadline, exists).await?;
@@ -373,7 +375,7 @@ impl Operation {
         Ok(connected.map(|connected| (connected.client, connected.reached)))
     }
 
-    fn op(&self, ground: &Ground, exists: bool, deleting: bool, cursor: Option<Value>) -> ErasedOp {
+    pub(super) fn op(&self, ground: &Ground, exists: bool, deleting: bool, cursor: Option<Value>) -> ErasedOp {
         ErasedOp {
             mark: self.mark.0.clone(),
             id: self.id.clone(),
@@ -387,8 +389,8 @@ impl Operation {
         }
     }
 
-    /// Makes the beginning durable. Nothing has left the process before this returns.
-    async fn begin(&mut self, ground: &Ground) -> Result<(), Halt> {
+    /// Returns the record of the beginning.
+    pub(super) fn beginning(&self) -> Event {
         let begun = Begun {
             op: self.op.clone(),
             mark: self.mark.clone(),
@@ -401,6 +403,17 @@ impl Operation {
             consent: self.consent.clone(),
             behind: false,
         };
+        Event::Begin { urn: self.urn.clone(), begun: Box::new(begun) }
+    }
+
+    /// Makes the beginning durable. Nothing has left the process before this returns.
+    async fn begin(&mut self, ground: &Ground) -> Result<(), Halt> {
+        self.begin_and(ground, Vec::new()).await
+    }
+
+    /// Makes the beginning durable, and in the same frame what followed from it.
+    async fn begin_and(&mut self, ground: &Ground, mut then: Vec<Event>) -> Result<(), Halt> {
+        let beginning = self.beginning();
         let mut events = Vec::new();
         if !self.kind.generated()
             && let Ok((_, Some(reached))) =
@@ -408,7 +421,8 @@ impl Operation {
         {
             events.push(reached);
         }
-        events.push(Event::Begin { urn: self.urn.clone(), begun: Box::new(begun) });
+        events.push(beginning);
+        events.append(&mut then);
         ground.ledger.commit(events).await?;
         self.begun = true;
         self.current = true;
@@ -478,14 +492,18 @@ impl Operation {
         self.cursor = Some(cursor.clone());
         self.shown = made.clone().or(self.shown.take());
         let event = Event::Cursor { urn: self.urn.clone(), op: self.op.clone(), cursor, made };
-        ground.ledger.commit(vec![event]).await?;
+        if self.begun {
+            ground.ledger.commit(vec![event]).await?;
+        } else {
+            self.begin_and(ground, vec![event]).await?;
+        }
         if self.shown.is_some() {
             (self.created)();
         }
         Ok(())
     }
 
-    fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> Result<MadeRecord, Halt> {
+    pub(super) fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> Result<MadeRecord, Halt> {
         self.fits(&made.outputs)?;
         made.live.as_ref().map_or(Ok(()), |live| self.fits(live))?;
         Ok(MadeRecord {
@@ -506,8 +524,8 @@ impl Operation {
         })
     }
 
-    async fn done(&mut self, ground: &Ground, made: crate::model::Made<Value>) -> Result<(), Halt> {
-        let made = self.record(ground, made)?;
+    /// Says which outputs changed that may not.
+    pub(super) fn unannounced(&self, ground: &Ground, made: &MadeRecord) {
         if let (Some(fresh), Some(recorded)) = (&self.fresh, &self.recorded) {
             for delta in crate::plan::diff(recorded, &made.outputs) {
                 if !fresh.iter().any(|fresh| fresh.covers(&delta.path)) {
@@ -521,14 +539,23 @@ impl Operation {
                 }
             }
         }
+    }
+
+    /// Returns the record of the end.
+    pub(super) fn ready(&self, made: MadeRecord) -> Event {
+        Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false }
+    }
+
+    async fn done(&mut self, ground: &Ground, made: crate::model::Made<Value>) -> Result<(), Halt> {
+        let made = self.record(ground, made)?;
+        self.unannounced(ground, &made);
+        let ready = self.ready(made);
         if !self.begun || !self.current {
             // Nothing had to be called, yet the state says that it was begun by nobody, or by a program that said
             // something else of it: what is recorded in the end is what today's says.
-            self.begin(ground).await?;
+            return self.begin_and(ground, vec![ready]).await;
         }
-        let event =
-            Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false };
-        ground.ledger.commit(vec![event]).await?;
+        ground.ledger.commit(vec![ready]).await?;
         Ok(())
     }
 
@@ -562,7 +589,7 @@ impl Operation {
         Ok(())
     }
 
-    fn forgotten(&self, ground: &Ground) -> Event {
+    pub(super) fn forgotten(&self, ground: &Ground) -> Event {
         let named = ground
             .ledger
             .with(|store| store.state().records.get(&self.urn).is_some_and(|record| record.mark == self.mark));

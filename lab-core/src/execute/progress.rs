@@ -96,6 +96,8 @@ pub enum Progress {
         failed: usize,
         /// How many were not started.
         not_started: usize,
+        /// How often something was made durable: once for everything that was recorded at the same moment.
+        flushes: u64,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use super::connect::Connections;
 use super::faults::Faults;
+use super::hand::{self, Hand};
 use super::journal::storable;
 use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
@@ -96,6 +97,8 @@ pub struct Report {
     pub interrupted: bool,
     /// True when a test's fault ended the process.
     pub stopped: bool,
+    /// How many frames were written, each with one flush.
+    pub flushes: u64,
 }
 
 /// A step that failed.
@@ -131,6 +134,7 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
     let mut report = Report::default();
     debug_assert!(plan.problems.is_empty(), "a plan with problems is not executed");
     let told = options.sink.clone();
+    let before = ledger.flushes();
     told(&Progress::Began { version: STREAM, stack: plan.stack.clone(), steps: plan.steps.len() });
     if let Err(error) = ledger.commit(opening(plan, &link)).await {
         report.failed.push(whole_run(plan, &error));
@@ -163,7 +167,9 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
             report.failed.push(whole_run(plan, &declared.vault.scrub(&error)));
         }
     }
+    report.flushes = ledger.flushes() - before;
     told(&Progress::Ended {
+        flushes: report.flushes,
         done: report.done.len(),
         failed: report.failed.len(),
         not_started: report.not_started.len(),
@@ -215,7 +221,7 @@ enum News {
 }
 
 /// What a step needs before it can run.
-enum Work {
+pub(super) enum Work {
     /// An operation of a provider, and the one that follows in the same step: the second half of a replacement.
     Operate(Box<Operation>, Option<Box<Operation>>),
     /// A question.
@@ -226,7 +232,7 @@ enum Work {
     Nothing,
 }
 
-struct Question {
+pub(super) struct Question {
     urn: Urn,
     provider: String,
     realm: String,
@@ -245,20 +251,27 @@ impl Walk<'_> {
         for (n, step) in steps.iter().enumerate() {
             step.after.iter().for_each(|after| waiters.entry(after.step).or_default().push(n));
         }
-        let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|n| needed[*n].is_empty()).collect();
+        let mut ready = Ready::new(steps.iter().map(|step| self.light(step)).collect());
+        (0..steps.len()).filter(|n| needed[*n].is_empty()).for_each(|n| ready.push(n));
         let mut blocked: BTreeMap<usize, String> = BTreeMap::new();
         let mut started: BTreeSet<usize> = BTreeSet::new();
         let mut running: JoinSet<(usize, Ending, bool)> = JoinSet::new();
         let mut tasks: BTreeMap<tokio::task::Id, usize> = BTreeMap::new();
-        let mut held: BTreeMap<usize, Vec<Lock>> = BTreeMap::new();
+        let mut turns = Turns::default();
         let (news, mut heard) = mpsc::unbounded_channel();
         loop {
-            let mut parked = BTreeSet::new();
+            let (done, failed) = self.at_once(&mut ready, &mut started, &blocked, report).await;
+            for n in done {
+                release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
+            }
+            failed.into_iter().for_each(|n| self.block(n, &waiters, &mut blocked));
             while running.len() < self.options.parallel.max(1) && !self.options.interrupt.asked() && !report.stopped {
-                let Some(n) = ready.pop_first() else { break };
+                let Some(n) = ready.far.pop_first() else { break };
                 if let Some(why) = self.too_late(n) {
                     self.hold_up(n, &why, &waiters, &mut blocked);
                     blocked.insert(n, why);
+                }
+                if blocked.contains_key(&n) {
                     continue;
                 }
                 let work = match self.work(n) {
@@ -279,12 +292,10 @@ impl Walk<'_> {
                         continue;
                     }
                 };
-                if !fits(&locks, &held) {
-                    parked.insert(n);
+                if !turns.take(n, locks) {
                     continue;
                 }
                 started.insert(n);
-                held.insert(n, locks);
                 self.tell(Progress::Started { urn: steps[n].urn.clone(), action: verb(&steps[n].action) });
                 let ground = self.ground.clone();
                 let (ledger, news) = (self.ledger.clone(), news.clone());
@@ -296,9 +307,15 @@ impl Walk<'_> {
                 });
                 tasks.insert(task.id(), n);
             }
-            ready.extend(parked);
             if running.is_empty() {
-                break;
+                ready.thaw();
+                let waiting = turns.all();
+                if self.options.interrupt.asked() || report.stopped || (ready.is_empty() && waiting.is_empty()) {
+                    break;
+                }
+                // Nobody has a lock any more that somebody could wait for.
+                waiting.into_iter().for_each(|n| ready.push(n));
+                continue;
             }
             tokio::select! {
                 biased;
@@ -318,7 +335,8 @@ impl Walk<'_> {
                             None => continue,
                         },
                     };
-                    held.remove(&n);
+                    ready.thaw();
+                    turns.give_back(n).into_iter().for_each(|n| ready.push(n));
                     match ending {
                         Ending::Done => {
                             let action = verb(&steps[n].action);
@@ -329,7 +347,6 @@ impl Walk<'_> {
                         Ending::Failed { error, hint, open } => {
                             self.failed(n, error, hint, open, report);
                             self.block(n, &waiters, &mut blocked);
-                            ready.retain(|n| !blocked.contains_key(n));
                         }
                         Ending::Interrupted => {
                             report.interrupted = true;
@@ -347,6 +364,8 @@ impl Walk<'_> {
                         }
                     }
                 }
+                // What is at hand goes on, whoever else is waited for.
+                () = std::future::ready(()), if !ready.near.is_empty() => tokio::task::yield_now().await,
             }
         }
         report.interrupted |= self.options.interrupt.asked();
@@ -359,6 +378,104 @@ impl Walk<'_> {
             self.tell(Progress::NotStarted { urn: step.urn.clone(), action: verb(&step.action), why: why.clone() });
             report.not_started.push((step.urn.clone(), why));
         }
+    }
+
+    /// Returns true for a step that may need nobody outside.
+    fn light(&self, step: &plan::Step) -> bool {
+        // Whether it is too late for a step is asked of one at a time.
+        if step.begin_by.is_some() {
+            return false;
+        }
+        let generated = |kind: &str| self.declared.vocabulary.kind(kind).is_some_and(|kind| kind.generated());
+        match &step.action {
+            Action::Forget { .. } | Action::LeaveBehind => true,
+            Action::Create | Action::Update | Action::Renew | Action::Delete { .. } => generated(step.urn.kind()),
+            Action::Supersede
+            | Action::Import { .. }
+            | Action::Continue { .. }
+            | Action::Read
+            | Action::Gate { .. } => false,
+        }
+    }
+
+    /// Does everything that is ready and needs nobody outside, and records it at once. Returns what is done and what
+    /// failed.
+    async fn at_once(
+        &self,
+        ready: &mut Ready,
+        started: &mut BTreeSet<usize>,
+        blocked: &BTreeMap<usize, String>,
+        report: &mut Report,
+    ) -> (Vec<usize>, Vec<usize>) {
+        let step = |n: usize| (self.plan.steps[n].urn.clone(), verb(&self.plan.steps[n].action));
+        let (mut batch, mut failed) = (Vec::new(), Vec::new());
+        let (mut events, mut size) = (Vec::new(), 0);
+        while batch.len() < hand::MOST && size < hand::LARGEST && !self.options.interrupt.asked() && !report.stopped {
+            let Some(n) = ready.near.pop_first() else { break };
+            if blocked.contains_key(&n) {
+                continue;
+            }
+            if !ready.cold.is_empty() && ready.cold.contains(self.plan.steps[n].urn.provider()) {
+                ready.later.insert(n);
+                continue;
+            }
+            let work = match self.work(n) {
+                Ok(work) => work,
+                Err(error) => {
+                    started.insert(n);
+                    self.failed(n, error, None, false, report);
+                    failed.push(n);
+                    continue;
+                }
+            };
+            let free = self.locks(&work).is_ok_and(|locks| locks.is_empty());
+            let at_hand = if free { hand::done(&work, &self.ground) } else { Hand::Busy };
+            let mut done = match at_hand {
+                Hand::Done(done) => done,
+                Hand::Unconnected => {
+                    // One of them connects, and the others need nobody any more.
+                    let provider = self.plan.steps[n].urn.provider();
+                    let first = ready.cold.insert(provider.to_owned());
+                    if first {
+                        ready.far.insert(n)
+                    } else {
+                        ready.later.insert(n)
+                    };
+                    continue;
+                }
+                Hand::Busy => {
+                    ready.far.insert(n);
+                    continue;
+                }
+            };
+            // Told one by one: whoever hears it may ask to stop, and then it was the last.
+            let (urn, action) = step(n);
+            self.tell(Progress::Started { urn, action });
+            started.insert(n);
+            size += hand::size(&done);
+            batch.push((n, done.is_empty()));
+            events.append(&mut done);
+        }
+        if batch.is_empty() {
+            return (Vec::new(), failed);
+        }
+        let written = if events.is_empty() { Ok(()) } else { self.ledger.commit(events).await };
+        let mut done = Vec::new();
+        for (n, same) in batch {
+            match &written {
+                Ok(()) => {
+                    let (urn, action) = step(n);
+                    report.done.push(urn.clone());
+                    self.tell(Progress::Finished { urn, action, same });
+                    done.push(n);
+                }
+                Err(error) => {
+                    self.failed(n, error.clone(), None, false, report);
+                    failed.push(n);
+                }
+            }
+        }
+        (done, failed)
     }
 
     fn tell(&self, progress: Progress) {
@@ -500,7 +617,7 @@ impl Walk<'_> {
             }
             Action::LeaveBehind => Ok(Work::Record(vec![Event::LeftBehind { urn: step.urn.clone() }])),
             Action::Read => {
-                let node = self.declared.nodes.iter().find(|node| node.urn == step.urn).ok_or("it is not declared")?;
+                let node = self.declared.node(&step.urn).ok_or("it is not declared")?;
                 let NodeKind::Read(query) = &node.kind else { return Err("it is a resource, not a read".into()) };
                 self.question(n, &node.provider, query, &node.inputs, true)
             }
@@ -566,7 +683,7 @@ impl Walk<'_> {
             deed,
             mark: op.clone(),
             op,
-            inputs: spec.inputs.clone(),
+            inputs: Value::Null,
             spec,
             prior: None,
             id: None,
@@ -805,12 +922,107 @@ impl Question {
     }
 }
 
+/// What is ready to run, the earliest in the plan first.
+struct Ready {
+    /// Whether each step may need nobody outside.
+    light: Vec<bool>,
+    /// What may need nobody outside.
+    near: BTreeSet<usize>,
+    /// What needs somebody.
+    far: BTreeSet<usize>,
+    /// What needs nobody once somebody else has connected, and the providers that one step is connecting to.
+    later: BTreeSet<usize>,
+    cold: BTreeSet<String>,
+}
+
+impl Ready {
+    fn new(light: Vec<bool>) -> Ready {
+        Ready { light, near: BTreeSet::new(), far: BTreeSet::new(), later: BTreeSet::new(), cold: BTreeSet::new() }
+    }
+
+    /// A step has ended: there may be a connection now.
+    fn thaw(&mut self) {
+        self.near.append(&mut self.later);
+        self.cold.clear();
+    }
+
+    fn push(&mut self, n: usize) {
+        if self.light[n] {
+            self.near.insert(n)
+        } else {
+            self.far.insert(n)
+        };
+    }
+
+    fn is_empty(&self) -> bool {
+        self.near.is_empty() && self.far.is_empty()
+    }
+}
+
+/// Who has which lock, and who waits for one.
+#[derive(Default)]
+struct Turns {
+    held: BTreeMap<usize, Vec<Lock>>,
+    taken: BTreeMap<String, u32>,
+    /// By the lock that each waits for. It waits for no other until that one is given back.
+    waiting: BTreeMap<String, BTreeMap<usize, Lock>>,
+}
+
+impl Turns {
+    fn fits(&self, lock: &Lock) -> bool {
+        let taken = self.taken.get(&lock.name).copied().unwrap_or_default();
+        taken == 0 || taken.saturating_add(lock.weight) <= lock.capacity
+    }
+
+    /// Takes all `locks`, or none and waits.
+    fn take(&mut self, n: usize, locks: Vec<Lock>) -> bool {
+        if let Some(lock) = locks.iter().find(|lock| !self.fits(lock)) {
+            self.waiting.entry(lock.name.clone()).or_default().insert(n, lock.clone());
+            return false;
+        }
+        for lock in &locks {
+            let taken = self.taken.entry(lock.name.clone()).or_default();
+            *taken = taken.saturating_add(lock.weight);
+        }
+        if !locks.is_empty() {
+            self.held.insert(n, locks);
+        }
+        true
+    }
+
+    /// Gives back what `n` has, and returns who has a turn now.
+    fn give_back(&mut self, n: usize) -> Vec<usize> {
+        let mut next = Vec::new();
+        for lock in self.held.remove(&n).unwrap_or_default() {
+            let mut taken = self.taken.remove(&lock.name).unwrap_or_default().saturating_sub(lock.weight);
+            if taken > 0 {
+                self.taken.insert(lock.name.clone(), taken);
+            }
+            let Some(waiting) = self.waiting.get_mut(&lock.name) else { continue };
+            waiting.retain(|n, lock| {
+                let fits = taken == 0 || taken.saturating_add(lock.weight) <= lock.capacity;
+                if fits {
+                    taken = taken.saturating_add(lock.weight);
+                    next.push(*n);
+                }
+                !fits
+            });
+        }
+        next
+    }
+
+    /// Returns everybody who waits, and lets them try anew.
+    fn all(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.waiting).into_values().flat_map(BTreeMap::into_keys).collect()
+    }
+}
+
 fn release(
     n: usize,
     created: bool,
     waiters: &BTreeMap<usize, Vec<usize>>,
     needed: &mut [BTreeSet<(usize, bool)>],
-    ready: &mut BTreeSet<usize>,
+    ready: &mut Ready,
     started: &BTreeSet<usize>,
     blocked: &BTreeMap<usize, String>,
 ) {
@@ -820,14 +1032,7 @@ fn release(
             needed[waiter].remove(&(n, false));
         }
         if needed[waiter].is_empty() && !started.contains(&waiter) && !blocked.contains_key(&waiter) {
-            ready.insert(waiter);
+            ready.push(waiter);
         }
     }
-}
-
-fn fits(locks: &[Lock], held: &BTreeMap<usize, Vec<Lock>>) -> bool {
-    locks.iter().all(|lock| {
-        let taken: u32 = held.values().flatten().filter(|held| held.name == lock.name).map(|held| held.weight).sum();
-        taken == 0 || taken + lock.weight <= lock.capacity
-    })
 }

@@ -1,9 +1,9 @@
 //! Where a state lives: a journal, the keys that seal its secrets, and the state that the journal adds up to.
 
 use super::disk::Disk;
-use super::journal::{Cut, Journal, JournalError};
+use super::journal::{Cut, Journal, JournalError, Opened};
 use super::seal::{KeyFile, Keys, SealError};
-use crate::model::{Event, Illegal, State, Vault, secret_fingerprints};
+use crate::model::{Event, Illegal, Record, State, Urn, Vault, canonical, secret_fingerprints};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -106,15 +106,15 @@ impl StoreError {
 impl Store {
     /// Opens the state of a stack for writing. The caller holds the lock of the lab directory.
     pub fn open(disk: Arc<dyn Disk>, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
-        let (journal, opened) = Journal::open(disk, stack)?;
-        let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
+        let (journal, Opened { snapshot, frames, cut }) = Journal::open_as(disk, stack)?;
+        let state = replay(stack, snapshot, frames)?;
         let vault = vault(stack, &state, &keys)?;
         let mut store = Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false };
         // Every run that comes to its end leaves a snapshot. This is for those that never do.
         if store.overgrown() {
             store.compact()?;
         }
-        Ok((store, opened.cut))
+        Ok((store, cut))
     }
 
     fn overgrown(&self) -> bool {
@@ -130,10 +130,10 @@ impl Store {
 
     /// Looks at the state of a stack without changing anything.
     pub fn look(disk: &dyn Disk, stack: &str, keys: &KeySource) -> Result<Look, StoreError> {
-        let opened = Journal::read(disk, stack)?;
-        let state = replay(stack, opened.snapshot.as_ref(), &opened.frames)?;
+        let Opened { snapshot, frames, cut } = Journal::read_as(disk, stack)?;
+        let state = replay(stack, snapshot, frames)?;
         let vault = vault(stack, &state, keys)?;
-        Ok(Look { state, vault, cut: opened.cut })
+        Ok(Look { state, vault, cut })
     }
 
     /// Returns the state.
@@ -209,6 +209,18 @@ impl Store {
     /// Writes a snapshot, when anything was written since the last one. A snapshot proves itself whole: behind it, what
     /// a later truncation took away is missed, which it is not behind a frame.
     pub fn close(mut self) -> Result<(), StoreError> {
+        self.settle()
+    }
+
+    /// Closes the store at the end of the process: what it holds is not put away piece by piece, which takes longer
+    /// than planning with it.
+    pub fn leave(mut self) -> Result<(), StoreError> {
+        let settled = self.settle();
+        std::mem::forget(self);
+        settled
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
         if !self.broken && self.frames() > 0 {
             self.compact()?;
         }
@@ -218,11 +230,12 @@ impl Store {
     /// Writes a snapshot, dropping what nothing refers to any more.
     pub fn compact(&mut self) -> Result<(), StoreError> {
         self.state.prune();
-        let snapshot = serde_json::to_value(&self.state).map_err(|error| Illegal(error.to_string()))?;
-        match self.journal.as_mut() {
-            Some(journal) => Ok(journal.compact(&snapshot)?),
-            None => Ok(()),
-        }
+        let Some(journal) = self.journal.as_mut() else { return Ok(()) };
+        // Record by record: as one tree, a large state would need many times its size.
+        let records = std::mem::take(&mut self.state.records);
+        let text = snapshot(journal, &self.state, &records);
+        self.state.records = records;
+        Ok(journal.compact_text(text?)?)
     }
 
     /// Seals anew for the key that seals now whatever is sealed for another, all of it in one snapshot that takes the
@@ -244,11 +257,58 @@ impl Store {
         Ok(count)
     }
 
+    /// Returns how often the disk was asked to make something durable since the state was opened.
+    pub fn flushes(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::flushes)
+    }
+
     /// Returns how many frames were written since the last snapshot.
     pub fn frames(&self) -> u64 {
         self.journal.as_ref().map_or(0, Journal::frames)
     }
 }
+
+/// Returns the canonical JSON of `rest` with these records in it.
+fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Record>) -> Result<Vec<u8>, StoreError> {
+    let tree = |tree: Result<Value, serde_json::Error>| -> Result<Value, StoreError> {
+        let tree = tree.map_err(|error| Illegal(error.to_string()))?;
+        // Each lies two levels below the top.
+        Ok(journal.check_depth_at(2, &tree).map(|()| tree)?)
+    };
+    let Value::Object(rest) = serde_json::to_value(rest).map_err(|error| Illegal(error.to_string()))? else {
+        unreachable!("a state is a struct with named fields")
+    };
+    let rest: BTreeMap<String, Value> = rest.into_iter().collect();
+    let mut text = Vec::new();
+    for (key, value) in &rest {
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        text.append(&mut canonical(&key.as_str().into()));
+        text.push(b':');
+        if key != "records" {
+            journal.check_depth_at(1, value)?;
+            text.append(&mut canonical(value));
+            continue;
+        }
+        text.push(b'{');
+        for (n, (urn, record)) in records.iter().enumerate() {
+            if n > 0 {
+                text.push(b',');
+            }
+            text.append(&mut canonical(&urn.as_str().into()));
+            text.push(b':');
+            text.append(&mut canonical(&tree(serde_json::to_value(record))?));
+            if n == SAMPLE {
+                text.reserve_exact((text.len() / SAMPLE + 8) * (records.len() - n));
+            }
+        }
+        text.push(b'}');
+    }
+    text.push(b'}');
+    Ok(text)
+}
+
+/// After so many records it is known about how long the others are.
+const SAMPLE: usize = 1000;
 
 fn keys_error(stack: &str, source: SealError) -> StoreError {
     StoreError::Keys { stack: stack.to_owned(), source }
@@ -272,22 +332,17 @@ impl KeySource {
     }
 }
 
-fn replay(stack: &str, snapshot: Option<&Value>, frames: &[Vec<Value>]) -> Result<State, StoreError> {
+fn replay(stack: &str, snapshot: Option<State>, frames: Vec<Vec<Value>>) -> Result<State, StoreError> {
     let unknown = |what: String, error: serde_json::Error| StoreError::Unknown {
         stack: stack.to_owned(),
         what,
         why: error.to_string(),
     };
-    let mut state = match snapshot {
-        Some(snapshot) => {
-            serde_json::from_value(snapshot.clone()).map_err(|error| unknown("the snapshot".into(), error))?
-        }
-        None => State::default(),
-    };
-    for (frame, records) in frames.iter().enumerate() {
-        for (record, value) in records.iter().enumerate() {
+    let mut state = snapshot.unwrap_or_default();
+    for (frame, records) in frames.into_iter().enumerate() {
+        for (record, value) in records.into_iter().enumerate() {
             let what = || format!("record {} of frame {}", record + 1, frame + 1);
-            let event: Event = serde_json::from_value(value.clone()).map_err(|error| unknown(what(), error))?;
+            let event: Event = serde_json::from_value(value).map_err(|error| unknown(what(), error))?;
             state.apply(&event).map_err(|source| StoreError::Replay {
                 stack: stack.to_owned(),
                 frame: frame + 1,

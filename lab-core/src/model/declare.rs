@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A place in a program's source: `examples/homelab.rs:42`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,6 +58,26 @@ pub struct Declared {
     pub vocabulary: Vocabulary,
     /// Its secrets.
     pub vault: Vault,
+    pub(crate) index: Index,
+}
+
+/// Positions in [`Declared::nodes`] in the order of their names, made when something is first looked up.
+#[derive(Clone, Default)]
+pub(crate) struct Index(OnceLock<Vec<usize>>);
+
+impl Declared {
+    /// Returns the resource or read called `urn`.
+    pub fn node(&self, urn: &Urn) -> Option<&Node> {
+        let index = self.index.0.get_or_init(|| {
+            let mut index: Vec<usize> = (0..self.nodes.len()).collect();
+            index.sort_by_key(|n| &self.nodes[*n].urn);
+            index
+        });
+        // Whoever holds a declaration may still change its list; then the positions are those of another one.
+        let named = |n: &usize| self.nodes.get(*n).map(|node| &node.urn);
+        let found = index.binary_search_by(|n| named(n).cmp(&Some(urn))).ok().map(|at| &self.nodes[index[at]]);
+        if index.len() == self.nodes.len() { found } else { self.nodes.iter().find(|node| node.urn == *urn) }
+    }
 }
 
 /// A declared resource or read.

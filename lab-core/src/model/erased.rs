@@ -43,6 +43,16 @@ pub struct ErasedOp {
     pub seed: u64,
 }
 
+/// What a declaration is by itself. Each answer can fail on its own.
+pub struct Nature {
+    /// See [`Resource::id`].
+    pub id: Pure<Option<Id>>,
+    /// See [`Resource::claims`]; and whether an unknown input stood in the way of one.
+    pub claims: Pure<(Vec<Claim>, bool)>,
+    /// See [`Resource::outside`].
+    pub outside: Pure<bool>,
+}
+
 /// A [`Resource`] type, erased. Inputs and outputs are trees with secrets as markers.
 #[async_trait]
 pub trait ErasedType: Send + Sync {
@@ -56,8 +66,8 @@ pub trait ErasedType: Send + Sync {
     fn once(&self) -> bool;
     /// See [`Resource::GENERATED`].
     fn generated(&self) -> bool;
-    /// See [`Resource::outside`].
-    fn outside(&self, inputs: &Value, vault: &Vault) -> Pure<bool>;
+    /// Returns what a declaration is by itself: everything that planning asks of every one of them.
+    fn nature(&self, inputs: &Value, vault: &Vault) -> Nature;
     /// The kind of provider that manages it.
     fn provider(&self) -> &'static str;
     /// Says whether `inputs` decode.
@@ -177,8 +187,9 @@ struct TypedQuery<P, Q>(PhantomData<fn() -> (P, Q)>);
 struct TypedProvider<P>(PhantomData<fn() -> P>);
 
 /// Runs a pure function of somebody else's, panics included.
-fn guarded<T>(what: &str, f: impl FnOnce() -> Pure<T>) -> Pure<T> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| Err(format!("{what} panicked: {}", panic_text(&*panic))))
+fn guarded<T>(whose: &str, what: &str, f: impl FnOnce() -> Pure<T>) -> Pure<T> {
+    catch_unwind(AssertUnwindSafe(f))
+        .unwrap_or_else(|panic| Err(format!("{whose}'s `{what}` panicked: {}", panic_text(&*panic))))
 }
 
 /// Returns what a panic said.
@@ -189,7 +200,7 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 impl<P: Provider, R: Resource<P>> Typed<P, R> {
     fn ask<T>(&self, what: &str, inputs: &Value, vault: &Vault, f: impl FnOnce(R) -> T) -> Pure<T> {
-        guarded(&format!("{}'s `{what}`", R::TYPE), || {
+        guarded(R::TYPE, what, || {
             let resource = value::decode::<R>(inputs, vault)?;
             let _session = Session::open(vault, None);
             Ok(f(resource))
@@ -253,8 +264,19 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     fn generated(&self) -> bool {
         R::GENERATED
     }
-    fn outside(&self, inputs: &Value, vault: &Vault) -> Pure<bool> {
-        self.ask("outside", inputs, vault, |resource| resource.outside())
+    fn nature(&self, inputs: &Value, vault: &Vault) -> Nature {
+        // Decoded once: of a hundred thousand declarations this is a good part of the plan.
+        let resource = match guarded(R::TYPE, "deserialize", || value::decode::<R>(inputs, vault)) {
+            Ok(resource) => resource,
+            Err(why) => return Nature { id: Err(why.clone()), claims: Err(why.clone()), outside: Err(why) },
+        };
+        let session = Session::open(vault, None);
+        let claims = guarded(R::TYPE, "claims", || Ok((resource.claims(), session.missed())));
+        Nature {
+            claims,
+            id: guarded(R::TYPE, "id", || Ok(resource.id())),
+            outside: guarded(R::TYPE, "outside", || Ok(resource.outside())),
+        }
     }
     fn provider(&self) -> &'static str {
         P::NAME
@@ -266,7 +288,7 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
         self.ask("id", inputs, vault, |resource| resource.id())
     }
     fn claims(&self, inputs: &Value, vault: &Vault) -> Pure<(Vec<Claim>, bool)> {
-        guarded(&format!("{}'s `claims`", R::TYPE), || {
+        guarded(R::TYPE, "claims", || {
             let resource = value::decode::<R>(inputs, vault)?;
             let session = Session::open(vault, None);
             let claims = resource.claims();
@@ -287,7 +309,7 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
         self.ask("removal", inputs, vault, |resource| resource.removal())
     }
     fn upgrade(&self, version: u32, inputs: Value) -> Option<Value> {
-        guarded("upgrade", || Ok(R::upgrade(version, inputs))).ok().flatten()
+        guarded(R::TYPE, "upgrade", || Ok(R::upgrade(version, inputs))).ok().flatten()
     }
     async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Value>> {
         let op = self.op(op, vault);
@@ -330,7 +352,7 @@ impl<P: Provider> ErasedProvider for TypedProvider<P> {
         P::NAME
     }
     fn realm(&self, config: &Value, vault: &Vault) -> Pure<Realm> {
-        guarded(&format!("{}'s `realm`", P::NAME), || Ok(value::decode::<P>(config, vault)?.realm()))
+        guarded(P::NAME, "realm", || Ok(value::decode::<P>(config, vault)?.realm()))
     }
     async fn connect(&self, config: &Value, vault: &Vault, link: Link) -> Result<AnyClient> {
         let config = value::decode::<P>(config, vault).map_err(Error::invalid)?;

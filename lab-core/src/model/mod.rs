@@ -23,7 +23,7 @@ mod window;
 
 pub use claim::{Claim, Hold, Lock};
 pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
-pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Types, Vocabulary};
+pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Nature, Types, Vocabulary};
 pub use input::Input;
 pub use link::{Clock, Link, Route};
 pub use net::{Host, Range, Subnet};
@@ -46,8 +46,9 @@ pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, diges
 
 pub use window::{Opening, Window, Windows};
 
+pub(crate) use declare::Index;
 pub(crate) use erased::panic_text;
 pub(crate) use value::{
-    Marked, at as value_at, fill, hex, map_secrets, overlay, put as put_value, remove as remove_value, same_secret,
-    seal_live, secret_marker, secret_value, secrets as secret_fingerprints,
+    Marked, at as value_at, digest_of_bytes, fill, hex, map_secrets, overlay, put as put_value, remove as remove_value,
+    same_secret, seal_live, secret_marker, secret_value, secrets as secret_fingerprints,
 };

@@ -19,7 +19,7 @@ enum Kind<T> {
     /// Read back from a marker: only good for being written again.
     Marker(usize),
     Computed {
-        sources: BTreeSet<Urn>,
+        sources: Arc<[Urn]>,
         eval: Arc<Eval<T>>,
     },
 }
@@ -33,10 +33,10 @@ impl<T> Output<T> {
     }
 
     pub(crate) fn computed(
-        sources: BTreeSet<Urn>,
+        sources: impl Into<Arc<[Urn]>>,
         eval: impl Fn(&dyn Lookup) -> Result<T, Unresolved> + Send + Sync + 'static,
     ) -> Output<T> {
-        Output(Kind::Computed { sources, eval: Arc::new(eval) })
+        Output(Kind::Computed { sources: sources.into(), eval: Arc::new(eval) })
     }
 
     pub(crate) fn into_known(self) -> Result<T, Output<T>> {
@@ -46,10 +46,10 @@ impl<T> Output<T> {
         }
     }
 
-    /// Returns the resources that this output is computed from.
-    pub fn sources(&self) -> BTreeSet<Urn> {
+    /// Returns the resources that this output is computed from, each once.
+    pub fn sources(&self) -> Arc<[Urn]> {
         match &self.0 {
-            Kind::Known(_) | Kind::Marker(_) => BTreeSet::new(),
+            Kind::Known(_) | Kind::Marker(_) => Arc::default(),
             Kind::Computed { sources, .. } => sources.clone(),
         }
     }
@@ -94,7 +94,8 @@ where
     B: Clone + Send + Sync + 'static,
 {
     let (left, right) = (a.clone(), b.clone());
-    let sources = a.sources().into_iter().chain(b.sources()).collect();
+    let sources: BTreeSet<Urn> = a.sources().iter().chain(b.sources().iter()).cloned().collect();
+    let sources: Vec<Urn> = sources.into_iter().collect();
     Output::computed(sources, move |lookup| Ok((left.evaluate(lookup)?, right.evaluate(lookup)?)))
 }
 

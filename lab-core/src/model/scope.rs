@@ -1,6 +1,6 @@
 //! How a program declares: a stack, scopes on it, resources and components in a scope.
 
-use super::declare::{Declared, Node, NodeKind, Place, ProviderNode};
+use super::declare::{Declared, Index, Node, NodeKind, Place, ProviderNode};
 use super::erased::{self, ErasedQuery, Vocabulary};
 use super::output::Output;
 use super::rolling::{Act, Gate, Group, Rolling};
@@ -9,7 +9,7 @@ use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn, W
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,6 +121,7 @@ impl Stack {
             reads: draft.reads,
             vocabulary: draft.vocabulary,
             vault: stack.vault,
+            index: Index::default(),
         })
     }
 
@@ -481,11 +482,14 @@ impl<P: Provider> Declare<'_, P> {
         stack.take(&urn, &place);
         match value::encode_declared(&resource, &stack.vault, &stack.expressions) {
             Ok(inputs) => {
-                let mut without = inputs.clone();
-                R::INITIAL.iter().for_each(|path| {
-                    value::remove(&mut without, &Path::from(*path));
-                });
-                let checked = value::decode::<R>(&without, &stack.vault);
+                let mut checked = Ok(());
+                if !R::INITIAL.is_empty() {
+                    let mut without = inputs.clone();
+                    R::INITIAL.iter().for_each(|path| {
+                        value::remove(&mut without, &Path::from(*path));
+                    });
+                    checked = value::decode::<R>(&without, &stack.vault).map(|_| ());
+                }
                 let mut draft = stack.draft();
                 if let Err(error) = checked {
                     let problem = format!("{} cannot be read without its initial inputs: {error}", R::TYPE);
@@ -583,7 +587,7 @@ impl<O: Data> Handle<O> {
     /// Returns a value computed from the outputs: `vm.output(|vm| vm.address)`.
     pub fn output<T>(&self, project: impl Fn(O) -> T + Send + Sync + 'static) -> Output<T> {
         let urn = self.urn.clone();
-        Output::computed(BTreeSet::from([urn.clone()]), move |lookup| {
+        Output::computed([urn.clone()], move |lookup| {
             let outputs = lookup.outputs(&urn)?;
             let outputs = O::deserialize(&outputs)
                 .map_err(|error| Unresolved::Failed(format!("the outputs of {urn} do not decode: {error}")))?;

@@ -66,6 +66,7 @@ pub struct Condemned {
 
 /// One thing that exists, or is about to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Flat")]
 pub struct Record {
     /// Everything that was declared of it when it was last applied; for one that is being created, what was begun.
     #[serde(flatten)]
@@ -147,6 +148,93 @@ pub struct Spec {
     pub member: Option<Urn>,
     /// Where it was declared.
     pub place: Place,
+}
+
+/// A [`Record`] as it is read. `flatten` would keep every field in a tree first, which is most of the work of opening a
+/// large state.
+#[derive(Deserialize)]
+struct Flat {
+    kind: String,
+    version: u32,
+    provider: String,
+    realm: String,
+    #[serde(default)]
+    container: Option<Urn>,
+    inputs: Value,
+    digest: String,
+    #[serde(default)]
+    edges: Vec<Edge>,
+    #[serde(default)]
+    claims: Vec<Claim>,
+    #[serde(default)]
+    trigger: Option<String>,
+    #[serde(default)]
+    protect: bool,
+    #[serde(default)]
+    retain: bool,
+    #[serde(default)]
+    once: bool,
+    #[serde(default)]
+    outside: bool,
+    #[serde(default)]
+    timeout: Option<u64>,
+    #[serde(default)]
+    rolling: Option<String>,
+    #[serde(default)]
+    member: Option<Urn>,
+    place: Place,
+    mark: Mark,
+    #[serde(default)]
+    id: Option<Id>,
+    #[serde(default)]
+    outputs: Value,
+    #[serde(default)]
+    live: Option<Value>,
+    #[serde(default)]
+    due: Option<u64>,
+    status: Status,
+    #[serde(default)]
+    unmarked: bool,
+    #[serde(default)]
+    succeeds: Option<Mark>,
+    #[serde(default)]
+    open: Option<Box<Open>>,
+}
+
+impl From<Flat> for Record {
+    fn from(flat: Flat) -> Record {
+        Record {
+            spec: Spec {
+                kind: flat.kind,
+                version: flat.version,
+                provider: flat.provider,
+                realm: flat.realm,
+                container: flat.container,
+                inputs: flat.inputs,
+                digest: flat.digest,
+                edges: flat.edges,
+                claims: flat.claims,
+                trigger: flat.trigger,
+                protect: flat.protect,
+                retain: flat.retain,
+                once: flat.once,
+                outside: flat.outside,
+                timeout: flat.timeout,
+                rolling: flat.rolling,
+                member: flat.member,
+                place: flat.place,
+            },
+            mark: flat.mark,
+            id: flat.id,
+            outputs: flat.outputs,
+            live: flat.live,
+            due: flat.due,
+            status: flat.status,
+            unmarked: flat.unmarked,
+            succeeds: flat.succeeds,
+            open: flat.open,
+        }
+    }
 }
 
 /// How far a thing is.
@@ -372,6 +460,42 @@ pub enum Event {
         /// The answer.
         answer: Value,
     },
+}
+
+impl Event {
+    /// Returns about how many bytes it has in a file.
+    pub(crate) fn size(&self) -> usize {
+        let spec = |spec: &Spec| 500 + weight(&spec.inputs);
+        match self {
+            Event::Begin { begun, .. } => spec(&begun.spec),
+            Event::Noted { spec: noted, .. } => spec(noted),
+            Event::End { ended: Ended::Ready(made), .. } => {
+                200 + weight(&made.outputs) + made.live.as_ref().map_or(0, weight)
+            }
+            Event::Cursor { cursor, .. } => 200 + weight(cursor),
+            Event::Returned { outputs: value } | Event::Answered { answer: value, .. } => 100 + weight(value),
+            Event::Reached { record, .. } => 100 + weight(&record.config),
+            Event::Ran(_)
+            | Event::Keyed { .. }
+            | Event::Sealed { .. }
+            | Event::End { .. }
+            | Event::Observed { .. }
+            | Event::Vanished { .. }
+            | Event::Forgot { .. }
+            | Event::LeftBehind { .. }
+            | Event::Moved { .. } => 200,
+        }
+    }
+}
+
+/// Returns about how many bytes `value` has in a file.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 4,
+        Value::Array(list) => list.iter().map(weight).sum::<usize>() + 8,
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + 6 + weight(value)).sum::<usize>() + 8,
+    }
 }
 
 /// An event that cannot follow the state it met.
@@ -719,6 +843,51 @@ impl Record {
 }
 
 impl Spec {
+    /// Returns true when `other` says the same, wherever in the program that is said.
+    pub(crate) fn says_what(&self, other: &Spec) -> bool {
+        self.inputs == other.inputs && self.digest == other.digest && self.says_around(other)
+    }
+
+    /// Returns true when `other` says the same but for its inputs and its place.
+    pub(crate) fn says_around(&self, other: &Spec) -> bool {
+        // Named one by one, so that a new field has to be thought of here.
+        let Spec {
+            kind,
+            version,
+            provider,
+            realm,
+            container,
+            inputs: _,
+            digest: _,
+            edges,
+            claims,
+            trigger,
+            protect,
+            retain,
+            once,
+            outside,
+            timeout,
+            rolling,
+            member,
+            place: _,
+        } = self;
+        *kind == other.kind
+            && *version == other.version
+            && *provider == other.provider
+            && *realm == other.realm
+            && *container == other.container
+            && *edges == other.edges
+            && *claims == other.claims
+            && *trigger == other.trigger
+            && *protect == other.protect
+            && *retain == other.retain
+            && *once == other.once
+            && *outside == other.outside
+            && *timeout == other.timeout
+            && *rolling == other.rolling
+            && *member == other.member
+    }
+
     fn rename(&mut self, names: &BTreeMap<&Urn, &Urn>) {
         let rename = |urn: &mut Urn| {
             if let Some(new) = names.get(urn) {

@@ -1,20 +1,32 @@
 //! Names that last: a resource's URN, and a path into its inputs or outputs.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::sync::Arc;
 
 /// The name of a resource over its whole life: stack, provider, component path, type and name.
 ///
 /// Written `homelab::k8s::plex::kubernetes:object::service`. Two clusters may each have a `metallb`: they differ in
-/// the provider.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Urn(String);
+/// the provider. Clones share the text: a name stands in the plan, in the state and at everything that needs it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Urn(Arc<str>);
+
+impl Serialize for Urn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Urn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Urn, D::Error> {
+        String::deserialize(deserializer).map(Urn::from)
+    }
+}
 
 impl Urn {
     /// Returns the URN of a resource. The parts must have passed [`Urn::valid_part`].
     pub fn new(stack: &str, provider: &str, path: &[String], kind: &str, name: &str) -> Urn {
-        Urn(format!("{stack}::{provider}::{}::{kind}::{name}", path.join("/")))
+        Urn(format!("{stack}::{provider}::{}::{kind}::{name}", path.join("/")).into())
     }
 
     /// Returns why `part` cannot be a name in a URN, if it cannot.
@@ -65,7 +77,7 @@ impl Urn {
     /// Returns the URN of the same resource under another name.
     pub fn renamed(&self, name: &str) -> Urn {
         let keep = self.0.len() - self.name().len();
-        Urn(format!("{}{name}", &self.0[..keep]))
+        Urn(format!("{}{name}", &self.0[..keep]).into())
     }
 
     /// Returns what a person would say: the component path and the name.
@@ -82,13 +94,13 @@ impl fmt::Display for Urn {
 
 impl From<String> for Urn {
     fn from(text: String) -> Urn {
-        Urn(text)
+        Urn(text.into())
     }
 }
 
 impl From<&str> for Urn {
     fn from(text: &str) -> Urn {
-        Urn(text.to_owned())
+        Urn(text.into())
     }
 }
 

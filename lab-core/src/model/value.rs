@@ -48,18 +48,25 @@ pub fn canonical(value: &Value) -> Vec<u8> {
                 out.push(b']');
             }
             Value::Object(map) => {
-                let mut sorted: Vec<_> = map.iter().collect();
-                sorted.sort_by_key(|(key, _)| *key);
-                out.push(b'{');
-                for (n, (key, value)) in sorted.into_iter().enumerate() {
-                    if n > 0 {
-                        out.push(b',');
+                let mut entries = |entries: &mut dyn Iterator<Item = (&String, &Value)>| {
+                    out.push(b'{');
+                    for (n, (key, value)) in entries.enumerate() {
+                        if n > 0 {
+                            out.push(b',');
+                        }
+                        serde_json::to_writer(&mut *out, key).expect("a string can be written into memory");
+                        out.push(b':');
+                        write(value, out);
                     }
-                    serde_json::to_writer(&mut *out, key).expect("a string can be written into memory");
-                    out.push(b':');
-                    write(value, out);
+                    out.push(b'}');
+                };
+                if map.keys().is_sorted() {
+                    entries(&mut map.iter());
+                } else {
+                    let mut sorted: Vec<_> = map.iter().collect();
+                    sorted.sort_by_key(|(key, _)| *key);
+                    entries(&mut sorted.into_iter());
                 }
-                out.push(b'}');
             }
         }
     }
@@ -70,11 +77,18 @@ pub fn canonical(value: &Value) -> Vec<u8> {
 
 /// Returns the SHA-256 of the canonical JSON of `value`, in hexadecimal.
 pub fn digest(value: &Value) -> String {
-    hex(&Sha256::digest(canonical(value)))
+    digest_of_bytes(&canonical(value))
+}
+
+/// Returns the SHA-256 of `bytes`, in hexadecimal.
+pub(crate) fn digest_of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The secrets of a stack, by keyed fingerprint. Shared by everything that works on one stack in one run.
@@ -257,7 +271,7 @@ pub type Compute = dyn Fn(&dyn Lookup) -> std::result::Result<Value, Unresolved>
 #[derive(Clone)]
 pub struct Expression {
     /// The resources it reads.
-    pub sources: BTreeSet<Urn>,
+    pub sources: Arc<[Urn]>,
     /// The computation; runs within a session.
     pub eval: Arc<Compute>,
 }
@@ -510,9 +524,9 @@ pub(crate) fn overlay(declared: &Value, live: &Value, vault: &Vault) -> Value {
 /// Returns every marker of unknowns in `value`, with its place.
 pub fn markers(value: &Value) -> Vec<(Path, usize)> {
     let mut found = Vec::new();
-    walk(value, &Path::root(), &mut |path, value| {
+    walk(value, &Trail::Root, &mut |trail, value| {
         if let Some(Marker::Unknown(n)) = marker(value) {
-            found.push((path.clone(), n));
+            found.push((trail.path(), n));
         }
     });
     found
@@ -521,7 +535,7 @@ pub fn markers(value: &Value) -> Vec<(Path, usize)> {
 /// Returns the fingerprint of every secret in `value`.
 pub(crate) fn secrets(value: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    walk(value, &Path::root(), &mut |_, value| {
+    walk(value, &Trail::Root, &mut |_, value| {
         if let Some(Marker::Secret(fingerprint)) = marker(value) {
             found.insert(fingerprint);
         }
@@ -532,9 +546,9 @@ pub(crate) fn secrets(value: &Value) -> BTreeSet<String> {
 /// Returns how many markers `value` holds; an error when a reserved key stands anywhere but in a marker.
 fn count_markers(value: &Value) -> std::result::Result<usize, String> {
     let (mut count, mut stray) = (0, None);
-    walk(value, &Path::root(), &mut |path, value| match (marker(value), value) {
+    walk(value, &Trail::Root, &mut |trail, value| match (marker(value), value) {
         (Some(_), _) => count += 1,
-        (None, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => stray = Some(path.clone()),
+        (None, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => stray = Some(trail.path()),
         (None, _) => {}
     });
     match stray {
@@ -545,11 +559,30 @@ fn count_markers(value: &Value) -> std::result::Result<usize, String> {
     }
 }
 
-fn walk(value: &Value, path: &Path, visit: &mut dyn FnMut(&Path, &Value)) {
-    visit(path, value);
+/// The way from the root to a place. It becomes a [`Path`] only where somebody wants one: most places are passed by.
+enum Trail<'a> {
+    Root,
+    Key(&'a Trail<'a>, &'a str),
+    Position(&'a Trail<'a>, usize),
+}
+
+impl Trail<'_> {
+    fn path(&self) -> Path {
+        match self {
+            Trail::Root => Path::root(),
+            Trail::Key(up, key) => up.path().at(key),
+            Trail::Position(up, n) => up.path().at(n),
+        }
+    }
+}
+
+fn walk(value: &Value, trail: &Trail<'_>, visit: &mut dyn FnMut(&Trail<'_>, &Value)) {
+    visit(trail, value);
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| walk(value, &path.at(key), visit)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(n, value)| walk(value, &path.at(n), visit)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| walk(value, &Trail::Key(trail, key), visit)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(n, value)| walk(value, &Trail::Position(trail, n), visit));
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -616,10 +649,11 @@ pub(crate) fn encode_declared<T: Serialize + DeserializeOwned>(
     };
     let back = decode::<T>(&value, vault).map_err(|error| format!("it does not come back from JSON: {error}"))?;
     let again = encode(&back, vault)?;
-    match first_difference(&value, &again, &Path::root()) {
-        None => Ok(value),
-        Some(path) => Err(format!("it comes back from JSON with a different value at {path}")),
+    if value == again {
+        return Ok(value);
     }
+    let path = first_difference(&value, &again, &Path::root()).unwrap_or_default();
+    Err(format!("it comes back from JSON with a different value at {path}"))
 }
 
 /// Serialises what holds no new outputs.

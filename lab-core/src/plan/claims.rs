@@ -87,6 +87,38 @@ pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem>
     problems
 }
 
+/// Claims by what they occupy, so that whoever clashes with one is found without looking at all others.
+pub(super) struct Holders<'a> {
+    /// In each space by where they begin, with the farthest end of any up to there.
+    spaces: BTreeMap<&'a str, Vec<(&'a Held, u128)>>,
+}
+
+impl<'a> Holders<'a> {
+    pub(super) fn new(held: &'a [Held]) -> Holders<'a> {
+        let mut spaces: BTreeMap<&str, Vec<(&Held, u128)>> = BTreeMap::new();
+        for held in held {
+            spaces.entry(held.claim.space.as_str()).or_default().push((held, held.claim.to));
+        }
+        for held in spaces.values_mut() {
+            held.sort_by_key(|(held, _)| held.claim.from);
+            let mut farthest = 0;
+            for (_, to) in held {
+                farthest = farthest.max(*to);
+                *to = farthest;
+            }
+        }
+        Holders { spaces }
+    }
+
+    /// Returns every claim that clashes with `claim`.
+    pub(super) fn of<'b>(&'b self, claim: &'b Claim) -> impl Iterator<Item = &'a Held> + 'b {
+        let held = self.spaces.get(claim.space.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let begun = held.partition_point(|(held, _)| held.claim.from <= claim.to);
+        let near = held[..begun].iter().rev().take_while(|(_, farthest)| *farthest >= claim.from);
+        near.map(|(held, _)| *held).filter(|held| held.claim.clashes(claim))
+    }
+}
+
 fn who(held: &Held, foreign: bool) -> String {
     let name = held.urn.short();
     if foreign { format!("{name} in stack {}", held.urn.stack()) } else { name }

@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What will have become of a resource when the plan is done, as far as it can be known now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fate {
+pub(super) struct Fate<'a> {
     /// Its outputs, when they are recorded and hold.
-    pub(super) outputs: Option<Value>,
+    pub(super) outputs: Option<&'a Value>,
     /// Which of them are only known afterwards.
     pub(super) fresh: Vec<Path>,
     /// The operation that made it, when that is known already. None while it is created or replaced.
@@ -20,7 +20,7 @@ pub(super) struct Fate {
 
 /// The fates of all resources planned so far.
 #[derive(Default)]
-pub(super) struct Fates(pub(super) BTreeMap<Urn, Fate>);
+pub(super) struct Fates<'a>(pub(super) BTreeMap<Urn, Fate<'a>>);
 
 /// A tree with everything filled in that is known.
 pub(super) struct Filled {
@@ -31,7 +31,7 @@ pub(super) struct Filled {
     pub(super) failed: Vec<String>,
 }
 
-struct Recorded<'a>(&'a Fates, Option<Twist<'a>>);
+struct Recorded<'a>(&'a Fates<'a>, Option<Twist<'a>>);
 
 /// A look at outputs in which what is not certain was twisted.
 struct Twist<'a> {
@@ -43,7 +43,7 @@ impl Lookup for Recorded<'_> {
     fn outputs(&self, urn: &Urn) -> Result<Value, Unresolved> {
         let unknown = || Unresolved::Unknown(urn.clone());
         let fate = self.0.0.get(urn).ok_or_else(unknown)?;
-        let mut outputs = fate.outputs.clone().ok_or_else(unknown)?;
+        let mut outputs = fate.outputs.cloned().ok_or_else(unknown)?;
         if let Some(twist) = &self.1 {
             for path in &fate.fresh {
                 if let Some(value) = value_at(&outputs, path) {
@@ -91,7 +91,7 @@ impl Twist<'_> {
     }
 }
 
-impl Fates {
+impl Fates<'_> {
     /// Returns `value` with every expression computed that can be.
     ///
     /// A closure cannot be seen into, so whether it depends on an output that will change is found by trying: it is

@@ -2,7 +2,7 @@
 
 use super::plan::Problem;
 use crate::model::{Declared, Edge, EdgeKind, Node, NodeKind, Realm, Urn, markers, redact};
-use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,26 +48,25 @@ impl<'a> Graph<'a> {
             }
             edges.insert(&node.urn, needs.into_iter().filter(|edge| nodes.contains_key(&edge.to)).collect::<Vec<_>>());
         }
-        let mut graph = DiGraphMap::<usize, ()>::new();
-        for node in &declared.nodes {
-            let to = positions[&node.urn];
-            graph.add_node(to);
-            for edge in &edges[&node.urn] {
-                graph.add_edge(positions[&edge.to], to, ());
+        let needs: Vec<Vec<usize>> = declared
+            .nodes
+            .iter()
+            .map(|node| {
+                let needs: BTreeSet<usize> = edges[&node.urn].iter().map(|edge| positions[&edge.to]).collect();
+                needs.into_iter().collect()
+            })
+            .collect();
+        // Declaration order among equals is what a reader expects.
+        let mut order = super::order::stable(&needs);
+        if order.len() < needs.len() {
+            order = Vec::new();
+            let graph = super::order::graph(&needs);
+            for ring in kosaraju_scc(&graph) {
+                if ring.len() > 1 || graph.contains_edge(ring[0], ring[0]) {
+                    problems.push(cycle(declared, &graph, ring[0], &ring));
+                }
             }
         }
-        let order = match toposort(&graph, None) {
-            // petgraph's order is any valid one; declaration order among equals is what a reader expects.
-            Ok(_) => super::order::stable(&graph, declared.nodes.len()),
-            Err(_) => {
-                for ring in kosaraju_scc(&graph) {
-                    if ring.len() > 1 || graph.contains_edge(ring[0], ring[0]) {
-                        problems.push(cycle(declared, &graph, ring[0], &ring));
-                    }
-                }
-                Vec::new()
-            }
-        };
         Graph { order, edges, nodes, problems }
     }
 }
@@ -98,21 +97,23 @@ fn provider_edges<'a>(declared: &'a Declared, problems: &mut Vec<Problem>) -> BT
 }
 
 fn sources(declared: &Declared, n: usize) -> impl Iterator<Item = Edge> {
-    let sources = declared.expressions.get(n).map(|expression| expression.sources.clone()).unwrap_or_default();
-    sources.into_iter().map(|to| Edge { to, kind: EdgeKind::Value })
+    let sources = declared.expressions.get(n).into_iter().flat_map(|expression| expression.sources.iter());
+    sources.map(|to| Edge { to: to.clone(), kind: EdgeKind::Value })
 }
 
 /// Names a cycle as a path that comes back to where it began.
 fn cycle(declared: &Declared, graph: &DiGraphMap<usize, ()>, start: usize, ring: &[usize]) -> Problem {
+    let ring: BTreeSet<usize> = ring.iter().copied().collect();
     let mut path = vec![start];
+    let mut passed = BTreeMap::from([(start, 0)]);
     let mut at = start;
     loop {
         let mut needs: Vec<usize> =
             graph.neighbors_directed(at, petgraph::Direction::Incoming).filter(|n| ring.contains(n)).collect();
         needs.sort_unstable();
-        let next = needs.iter().copied().find(|n| !path.contains(n)).or_else(|| needs.first().copied());
+        let next = needs.iter().copied().find(|n| !passed.contains_key(n)).or_else(|| needs.first().copied());
         let Some(next) = next else { break };
-        if let Some(again) = path.iter().position(|n| *n == next) {
+        if let Some(again) = passed.insert(next, path.len()) {
             path.drain(..again);
             path.push(next);
             break;

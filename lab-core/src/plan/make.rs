@@ -8,8 +8,8 @@ use super::graph::Graph;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
 use super::{hold, moves, order, roll, select};
 use crate::model::{
-    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Mark, Node, NodeKind, Order, Path, Realm, Record,
-    Spec, State, Status, Urn, Why, digest, put_value, remove_value, value_at,
+    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
+    Realm, Record, Spec, State, Status, Urn, Why, canonical, digest_of_bytes, put_value, remove_value, value_at,
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -47,7 +47,20 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         Verb::Up => declared,
         // Destroying is planning for nothing, with the same vocabulary.
         Verb::Destroy => {
-            empty = Declared { nodes: Vec::new(), groups: BTreeMap::new(), problems: Vec::new(), ..declared.clone() };
+            empty = Declared {
+                stack: declared.stack.clone(),
+                nodes: Vec::new(),
+                providers: declared.providers.clone(),
+                groups: BTreeMap::new(),
+                expressions: declared.expressions.clone(),
+                outputs: Value::Null,
+                problems: Vec::new(),
+                reads: declared.reads.clone(),
+                windows: declared.windows.clone(),
+                vocabulary: declared.vocabulary.clone(),
+                vault: declared.vault.clone(),
+                index: Index::default(),
+            };
             &empty
         }
     };
@@ -84,6 +97,8 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         same: 0,
         going: BTreeSet::new(),
         identities: BTreeMap::new(),
+        containers: containers(&state),
+        places: BTreeMap::new(),
     };
     for (place, message) in &declared.problems {
         planner.problems.push(Problem { urn: None, places: vec![place.clone()], message: message.clone(), hint: None });
@@ -154,6 +169,11 @@ fn recorded_claims(state: &State) -> Vec<Held> {
     state.records.iter().flat_map(|(urn, record)| hold(urn, record)).collect()
 }
 
+/// Returns what anything recorded lives inside.
+fn containers(state: &State) -> BTreeSet<&Urn> {
+    state.records.values().filter_map(|record| record.spec.container.as_ref()).collect()
+}
+
 /// A plan in the making.
 pub(super) struct Planner<'a> {
     pub(super) declared: &'a Declared,
@@ -161,7 +181,7 @@ pub(super) struct Planner<'a> {
     pub(super) state: &'a State,
     pub(super) seen: &'a Observations,
     pub(super) now: SystemTime,
-    pub(super) fates: Fates,
+    pub(super) fates: Fates<'a>,
     pub(super) steps: Vec<Step>,
     pub(super) notes: Vec<(Urn, Spec)>,
     pub(super) problems: Vec<Problem>,
@@ -173,7 +193,14 @@ pub(super) struct Planner<'a> {
     pub(super) going: BTreeSet<Urn>,
     /// What each natural identity is declared as, by where it is and its type.
     identities: BTreeMap<(String, &'static str, Id), &'a Node>,
+    /// What anything recorded lives inside.
+    containers: BTreeSet<&'a Urn>,
+    /// What each provider points at. All that its configuration needs has been planned before anything on it is.
+    places: BTreeMap<&'a str, Pointed>,
 }
+
+/// What a provider points at: the realm, where it is known, and what that is the inside of.
+type Pointed = Option<(Option<String>, Option<Urn>)>;
 
 /// Everything about a node that is known before it is compared with what is recorded.
 struct Wanted<'n> {
@@ -268,23 +295,33 @@ impl<'a> Planner<'a> {
         });
     }
 
-    fn wanted<'n>(&mut self, node: &'n Node, kind: &'n Arc<dyn ErasedType>) -> Option<Wanted<'n>> {
+    /// Returns what the provider of `node` points at; None when that cannot be told, which the graph has said.
+    fn pointed(&mut self, node: &'a Node) -> Pointed {
+        if let Some(pointed) = self.places.get(node.provider.as_str()) {
+            return pointed.clone();
+        }
+        let provider = self.declared.providers.get(&node.provider)?;
+        let config = self.fates.fill(&provider.config, self.declared).value;
+        let pointed = match provider.kind.realm(&config, &self.declared.vault) {
+            Ok(Realm::Stated(text)) => Some((Some(text), None)),
+            Ok(Realm::Inside(urn)) => {
+                let mark = self.fates.0.get(&urn).and_then(|fate| fate.mark.clone());
+                Some((mark.map(|mark| format!("inside {mark}")), Some(urn)))
+            }
+            Err(_) => None,
+        };
+        self.places.insert(&node.provider, pointed.clone());
+        pointed
+    }
+
+    fn wanted(&mut self, node: &'a Node, kind: &'a Arc<dyn ErasedType>) -> Option<Wanted<'a>> {
         let vault = &self.declared.vault;
         let filled = self.fates.fill(&node.inputs, self.declared);
         for failed in filled.failed {
             self.problem(node, failed, None);
         }
         let mut inputs = filled.value;
-        let provider = self.declared.providers.get(&node.provider)?;
-        let config = self.fates.fill(&provider.config, self.declared).value;
-        let (realm, container) = match provider.kind.realm(&config, vault) {
-            Ok(Realm::Stated(text)) => (Some(text), None),
-            Ok(Realm::Inside(urn)) => {
-                let mark = self.fates.0.get(&urn).and_then(|fate| fate.mark.clone());
-                (mark.map(|mark| format!("inside {mark}")), Some(urn))
-            }
-            Err(_) => return None, // the graph has named it
-        };
+        let (realm, container) = self.pointed(node)?;
         let record = self.state.records.get(&node.urn);
         for path in &node.options.ignore {
             match record.and_then(|record| value_at(&record.spec.inputs, path)) {
@@ -312,15 +349,16 @@ impl<'a> Planner<'a> {
                 hint: None,
             });
         };
-        let (claims, claims_deferred) = kind.claims(&inputs, vault).unwrap_or_else(|error| {
+        let Nature { id, claims, outside } = kind.nature(&inputs, vault);
+        let (claims, claims_deferred) = claims.unwrap_or_else(|error| {
             ask("what is occupied by the inputs", error);
             (Vec::new(), false)
         });
-        let id = kind.id(&inputs, vault).unwrap_or_else(|error| {
+        let id = id.unwrap_or_else(|error| {
             ask("the identity", error);
             None
         });
-        let outside = kind.outside(&inputs, vault).unwrap_or_else(|error| {
+        let outside = outside.unwrap_or_else(|error| {
             ask("the nature", error);
             false
         });
@@ -353,16 +391,14 @@ impl<'a> Planner<'a> {
         Some(Wanted { node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
     }
 
-    fn read(&mut self, node: &Node) {
+    fn read(&mut self, node: &'a Node) {
         self.edges.insert(node.urn.clone(), self.graph.edges.get(&node.urn).cloned().unwrap_or_default());
         let answer = self.seen.answers.get(&node.urn).or_else(|| self.state.answers.get(&node.urn));
         let known = self.fates.fill(&node.inputs, self.declared).unknown.is_empty();
         match answer.filter(|_| known) {
             Some(answer) => {
                 self.same += 1;
-                self.fates
-                    .0
-                    .insert(node.urn.clone(), Fate { outputs: Some(answer.clone()), fresh: Vec::new(), mark: None });
+                self.fates.0.insert(node.urn.clone(), Fate { outputs: Some(answer), fresh: Vec::new(), mark: None });
                 if self.state.answers.get(&node.urn) != Some(answer) {
                     // Recorded by a step, so that what was read is what others were computed from.
                     self.push_read(node, Some(answer.clone()));
@@ -462,6 +498,15 @@ impl<'a> Planner<'a> {
             }
             Some(Seen::Unknown(_)) | None => None,
         };
+        // Compared in seconds: not every number of them is a time.
+        let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let due = record.due.is_some_and(|due| due <= now);
+        let triggered = record.spec.trigger != wanted.spec.trigger;
+        // Nothing is unknown where there is a digest, and realm, type, version and inputs are all in it.
+        let as_applied = !wanted.spec.digest.is_empty() && wanted.spec.digest == record.spec.digest;
+        if as_applied && live.is_none() && !due && !triggered && record.status == Status::Ready {
+            return self.keep(&wanted, record);
+        }
         let prior = self.prior(record, wanted.kind);
         let Some(prior) = prior else {
             let reasons = vec![format!("what was recorded by version {} can no longer be read", record.spec.version)];
@@ -476,10 +521,6 @@ impl<'a> Planner<'a> {
             live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
         let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
         let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
-        // Compared in seconds: not every number of them is a time.
-        let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let due = record.due.is_some_and(|due| due <= now);
-        let triggered = record.spec.trigger != wanted.spec.trigger;
         let differs = prior != wanted.spec.inputs;
         if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready)
         {
@@ -592,7 +633,7 @@ impl<'a> Planner<'a> {
     fn update(
         &mut self,
         wanted: Wanted<'_>,
-        record: &Record,
+        record: &'a Record,
         reasons: Vec<String>,
         diff: Vec<super::diff::Delta>,
         impact: Impact,
@@ -601,7 +642,7 @@ impl<'a> Planner<'a> {
     ) {
         let urn = &wanted.node.urn;
         let fate = Fate {
-            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then(|| record.outputs.clone()),
+            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then_some(&record.outputs),
             fresh: impact.unknown.clone(),
             mark: Some(record.mark.clone()),
         };
@@ -625,7 +666,7 @@ impl<'a> Planner<'a> {
         same: bool,
     ) {
         let urn = wanted.node.urn.clone();
-        let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
+        let holds = self.containers.contains(&urn);
         let guarded = record.spec.protect || wanted.spec.protect || holds;
         let permits = Permits { same, replace: !guarded };
         // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
@@ -635,20 +676,19 @@ impl<'a> Planner<'a> {
     }
 
     /// Nothing to be done outside. A declaration that says something else is noted.
-    fn keep(&mut self, wanted: &Wanted<'_>, record: &Record) {
+    fn keep(&mut self, wanted: &Wanted<'_>, record: &'a Record) {
         let urn = &wanted.node.urn;
-        let mut spec = wanted.spec.clone();
-        if spec.once || !wanted.unknown.is_empty() {
-            // What happened once is recorded as it happened.
-            spec.inputs = record.spec.inputs.clone();
-            spec.digest = record.spec.digest.clone();
-        }
-        let shifted = Spec { place: spec.place.clone(), ..record.spec.clone() };
-        if spec != shifted {
-            self.notes.push((urn.clone(), spec));
+        // What happened once is recorded as it happened.
+        if wanted.spec.once || !wanted.unknown.is_empty() {
+            if !wanted.spec.says_around(&record.spec) {
+                let (inputs, digest) = (record.spec.inputs.clone(), record.spec.digest.clone());
+                self.notes.push((urn.clone(), Spec { inputs, digest, ..wanted.spec.clone() }));
+            }
+        } else if !wanted.spec.says_what(&record.spec) {
+            self.notes.push((urn.clone(), wanted.spec.clone()));
         }
         self.same += 1;
-        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(record.mark.clone()) };
+        let fate = Fate { outputs: Some(&record.outputs), fresh: Vec::new(), mark: Some(record.mark.clone()) };
         self.fates.0.insert(urn.clone(), fate);
     }
 
@@ -683,7 +723,7 @@ impl<'a> Planner<'a> {
         if self.guard(&urn, record, "it would be replaced") {
             return self.keep(&wanted, record);
         }
-        let holds = self.state.records.values().any(|record| record.spec.container.as_ref() == Some(&urn));
+        let holds = self.containers.contains(&urn);
         let keeps_id = wanted.id.is_some() && wanted.id == record.id;
         let keeps_claim =
             wanted.spec.claims.iter().any(|claim| record.spec.claims.iter().any(|old| old.clashes(claim)));
@@ -767,11 +807,7 @@ impl<'a> Planner<'a> {
         let fate = if making {
             Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) }
         } else {
-            Fate {
-                outputs: Some(record.outputs.clone()),
-                fresh: impact.unknown.clone(),
-                mark: Some(record.mark.clone()),
-            }
+            Fate { outputs: Some(&record.outputs), fresh: impact.unknown.clone(), mark: Some(record.mark.clone()) }
         };
         self.fates.0.insert(wanted.node.urn.clone(), fate);
         let action = Action::Continue { op: open.begun.op.clone(), making };
@@ -811,7 +847,14 @@ impl Step {
 
 /// Returns the SHA-256 that tells whether something is still what was applied.
 pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Value) -> String {
-    digest(&json!({ "realm": realm, "type": kind, "version": version, "inputs": inputs }))
+    // The canonical JSON of these four, without a copy of the inputs.
+    let mut text = br#"{"inputs":"#.to_vec();
+    text.append(&mut canonical(inputs));
+    for (key, value) in [("realm", json!(realm)), ("type", json!(kind)), ("version", json!(version))] {
+        text.extend_from_slice(format!(",\"{key}\":{value}").as_bytes());
+    }
+    text.push(b'}');
+    digest_of_bytes(&text)
 }
 
 /// Returns the digest of a spec as it stands.

@@ -1,9 +1,9 @@
 //! What each step waits for.
 
-use super::claims::Held;
+use super::claims::{Held, Holders};
 use super::plan::{Action, After, Problem, Step, needs};
 use crate::model::{Edge, State, Urn};
-use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +29,12 @@ pub(super) fn order(
             removes.entry(&step.urn).or_default().push(n);
         }
     }
-    let mut after: Vec<Vec<After>> = steps.iter().map(|step| step.after.clone()).collect();
+    // What each step waits for, and whether it is enough that it exists. One step may wait for all others.
+    let mut after: Vec<BTreeMap<usize, bool>> =
+        steps.iter().map(|step| step.after.iter().map(|after| (after.step, after.created)).collect()).collect();
     let mut wait = |who: usize, what: usize, created: bool| {
-        if who != what && !after[who].iter().any(|after| after.step == what) {
-            after[who].push(After { step: what, created });
+        if who != what {
+            after[who].entry(what).or_insert(created);
         }
     };
     for (n, step) in steps.iter().enumerate() {
@@ -124,10 +126,11 @@ pub(super) fn order(
         }
     }
     // What takes over a claim comes after what held it.
+    let holders = Holders::new(held);
     for (n, step) in steps.iter().enumerate() {
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
         for claim in &spec.claims {
-            for holder in held.iter().filter(|held| held.urn != step.urn && held.claim.clashes(claim)) {
+            for holder in holders.of(claim).filter(|held| held.urn != step.urn) {
                 let lets_go =
                     removes.get(&holder.urn).and_then(|removes| removes.first()).or_else(|| makes.get(&holder.urn));
                 if let Some(lets_go) = lets_go {
@@ -137,26 +140,25 @@ pub(super) fn order(
         }
     }
     for (who, what) in wishes {
-        if who != what && !after[who].iter().any(|after| after.step == what) && !waits(&after, what, who) {
-            after[who].push(After { step: what, created: false });
+        if who != what && !after[who].contains_key(&what) && !waits(&after, what, who) {
+            after[who].insert(what, false);
         }
     }
-    for (step, mut after) in steps.iter_mut().zip(after) {
-        after.sort();
-        step.after = after;
+    for (step, after) in steps.iter_mut().zip(after) {
+        step.after = after.into_iter().map(|(step, created)| After { step, created }).collect();
     }
     sorted(steps, problems)
 }
 
 /// Returns true when `who` waits for `what`, directly or not.
-fn waits(after: &[Vec<After>], who: usize, what: usize) -> bool {
+fn waits(after: &[BTreeMap<usize, bool>], who: usize, what: usize) -> bool {
     let (mut passed, mut todo) = (BTreeSet::new(), vec![who]);
     while let Some(n) = todo.pop() {
         if n == what {
             return true;
         }
         if passed.insert(n) {
-            todo.extend(after[n].iter().map(|after| after.step));
+            todo.extend(after[n].keys());
         }
     }
     false
@@ -164,15 +166,10 @@ fn waits(after: &[Vec<After>], who: usize, what: usize) -> bool {
 
 /// Sorts steps so that each comes after what it waits for; a circle is a problem.
 pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step> {
-    let mut graph = DiGraphMap::<usize, ()>::new();
-    for (n, step) in steps.iter().enumerate() {
-        graph.add_node(n);
-        step.after.iter().for_each(|after| {
-            graph.add_edge(after.step, n, ());
-        });
-    }
-    if toposort(&graph, None).is_err() {
-        for ring in kosaraju_scc(&graph).into_iter().filter(|ring| ring.len() > 1) {
+    let needs: Vec<Vec<usize>> = steps.iter().map(|step| step.after.iter().map(|after| after.step).collect()).collect();
+    let order = stable(&needs);
+    if order.len() < steps.len() {
+        for ring in kosaraju_scc(&graph(&needs)).into_iter().filter(|ring| ring.len() > 1) {
             let names: Vec<String> =
                 ring.iter().map(|n| format!("{} {}", verb(&steps[*n].action), steps[*n].urn.short())).collect();
             problems.push(Problem {
@@ -184,7 +181,6 @@ pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step>
         }
         return steps;
     }
-    let order = stable(&graph, steps.len());
     let mut position = vec![0; steps.len()];
     order.iter().enumerate().for_each(|(n, old)| position[*old] = n);
     let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
@@ -199,23 +195,41 @@ pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step>
         .collect()
 }
 
-/// Returns an order in which everything comes after what it waits for, the lowest position first among equals
-/// (Kahn's algorithm).
-pub(super) fn stable(graph: &DiGraphMap<usize, ()>, len: usize) -> Vec<usize> {
-    use petgraph::Direction::{Incoming, Outgoing};
-    let mut waiting: Vec<usize> = (0..len).map(|n| graph.neighbors_directed(n, Incoming).count()).collect();
-    let mut ready: std::collections::BTreeSet<usize> = (0..len).filter(|n| waiting[*n] == 0).collect();
-    let mut order = Vec::with_capacity(len);
+/// Returns an order in which everything comes after what it needs, the lowest position first among equals (Kahn's
+/// algorithm). What is in a circle, or behind one, is left out.
+pub(super) fn stable(needs: &[Vec<usize>]) -> Vec<usize> {
+    let mut waiting: Vec<usize> = vec![0; needs.len()];
+    let mut waiters: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
+    for (n, needs) in needs.iter().enumerate() {
+        for need in needs {
+            waiting[n] += 1;
+            waiters[*need].push(n);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..needs.len()).filter(|n| waiting[*n] == 0).collect();
+    let mut order = Vec::with_capacity(needs.len());
     while let Some(n) = ready.pop_first() {
         order.push(n);
-        for next in graph.neighbors_directed(n, Outgoing) {
-            waiting[next] -= 1;
-            if waiting[next] == 0 {
-                ready.insert(next);
+        for waiter in &waiters[n] {
+            waiting[*waiter] -= 1;
+            if waiting[*waiter] == 0 {
+                ready.insert(*waiter);
             }
         }
     }
     order
+}
+
+/// Returns the same as a graph whose circles can be told.
+pub(super) fn graph(needs: &[Vec<usize>]) -> DiGraphMap<usize, ()> {
+    let mut graph = DiGraphMap::new();
+    for (n, needs) in needs.iter().enumerate() {
+        graph.add_node(n);
+        needs.iter().for_each(|need| {
+            graph.add_edge(*need, n, ());
+        });
+    }
+    graph
 }
 
 fn condemned(step: &Step) -> bool {

@@ -5,7 +5,7 @@ use super::order::verb;
 use super::plan::{Action, Plan, Step};
 use crate::model::{Urn, Why, redact};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One line: how deep it is indented, and pieces of text with their tone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub fn text(plan: &Plan) -> String {
 /// Returns a plan as lines: what happens as a tree of providers and components, what it means, what is wrong.
 pub fn render(plan: &Plan) -> Vec<Line> {
     let mut lines = Vec::new();
+    let halves = Halves::of(plan.steps.iter());
     for (from, to) in &plan.moves {
         lines.push(
             Line::new(1, Tone::Update, "> ")
@@ -88,8 +89,8 @@ pub fn render(plan: &Plan) -> Vec<Line> {
         let steps = &tree[&branch];
         for step in steps {
             // The two halves of a replacement are one thing to a reader; shown where the new one is made.
-            if !replaced_away(step, plan) {
-                show_step(step, plan, &mut lines);
+            if !halves.away(step) {
+                show_step(step, &halves, &mut lines);
             }
         }
     }
@@ -116,29 +117,29 @@ pub fn render(plan: &Plan) -> Vec<Line> {
             lines.push(Line::new(1, Tone::Plain, format!("{what} ({})", urn.short())));
         }
     }
-    lines.push(Line::new(0, Tone::Strong, summary(plan)));
+    lines.push(Line::new(0, Tone::Strong, summary(plan, &halves)));
     lines
 }
 
 /// Shows what is held, by when its window opens.
 fn waiting(plan: &Plan, lines: &mut Vec<Line>) {
-    let mut by_time: BTreeMap<(u64, &str), Vec<Step>> = BTreeMap::new();
+    let mut by_time: BTreeMap<(u64, &str), Vec<&Step>> = BTreeMap::new();
     for held in &plan.held {
-        by_time.entry((held.until, &held.shown)).or_default().push(held.step.clone());
+        by_time.entry((held.until, &held.shown)).or_default().push(&held.step);
     }
     for ((_, shown), steps) in by_time {
         lines.push(Line::new(1, Tone::Warning, format!("held until {shown}, when the maintenance window opens")));
         // Shown as if they were all there is: the halves of a replacement are found among themselves.
-        let own = Plan { steps, held: Vec::new(), ..plan.clone() };
-        own.steps.iter().filter(|step| !replaced_away(step, &own)).for_each(|step| show_step(step, &own, lines));
+        let halves = Halves::of(steps.iter().copied());
+        steps.iter().filter(|step| !halves.away(step)).for_each(|step| show_step(step, &halves, lines));
     }
 }
 
 /// Returns the plan in one sentence.
-fn summary(plan: &Plan) -> String {
+fn summary(plan: &Plan, halves: &Halves<'_>) -> String {
     let mut counts: BTreeMap<(u8, &str), usize> = BTreeMap::new();
-    for step in plan.steps.iter().filter(|step| !replaced_away(step, plan)) {
-        let what = match (&step.action, replacement(step, plan)) {
+    for step in plan.steps.iter().filter(|step| !halves.away(step)) {
+        let what = match (&step.action, halves.replacement(step)) {
             (_, true) => (2, "to replace"),
             (Action::Create | Action::Supersede, false) => (0, "to create"),
             (Action::Import { .. }, false) => (1, "to import"),
@@ -160,8 +161,9 @@ fn summary(plan: &Plan) -> String {
         parts.push("nothing to do".into());
     }
     if let Some(first) = plan.held.iter().min_by_key(|held| held.until) {
-        let own = Plan { steps: plan.held.iter().map(|held| held.step.clone()).collect(), ..plan.clone() };
-        let n = own.steps.iter().filter(|step| !replaced_away(step, &own)).count();
+        let held = plan.held.iter().map(|held| &held.step);
+        let halves = Halves::of(held.clone());
+        let n = held.filter(|step| !halves.away(step)).count();
         parts.push(format!("{n} held until {}", first.shown));
     }
     parts.push(format!("{} unchanged", plan.same));
@@ -173,24 +175,50 @@ fn summary(plan: &Plan) -> String {
 }
 
 /// Returns true when `step` is the taking away of what another step makes anew.
-fn replaced_away(step: &Step, plan: &Plan) -> bool {
-    step.removes()
-        && !matches!(step.action, Action::Forget { stays: true, .. })
-        && plan.steps.iter().any(|other| {
-            other.urn == step.urn && matches!(other.action, Action::Create | Action::Supersede | Action::Import { .. })
-        })
+/// Which steps are the halves of a replacement.
+struct Halves<'a> {
+    made: BTreeSet<&'a Urn>,
+    replaced: BTreeSet<&'a Urn>,
+    /// The first step that takes away what has this name.
+    removals: BTreeMap<&'a Urn, &'a Step>,
 }
 
-fn replacement(step: &Step, plan: &Plan) -> bool {
+impl<'a> Halves<'a> {
+    fn of(steps: impl Iterator<Item = &'a Step> + Clone) -> Halves<'a> {
+        let mut halves = Halves { made: BTreeSet::new(), replaced: BTreeSet::new(), removals: BTreeMap::new() };
+        let removed: BTreeSet<&Urn> = steps.clone().filter(|step| step.removes()).map(|step| &step.urn).collect();
+        // Only what goes can be replaced: of what is only made, nothing has to be kept.
+        for step in steps.filter(|step| removed.contains(&step.urn)) {
+            if anew(step) {
+                halves.made.insert(&step.urn);
+            }
+            if matches!(step.action, Action::Delete { why: Why::Replaced, .. }) {
+                halves.replaced.insert(&step.urn);
+            }
+            if step.removes() {
+                halves.removals.entry(&step.urn).or_insert(step);
+            }
+        }
+        halves
+    }
+
+    /// Returns true for the half that is not shown.
+    fn away(&self, step: &Step) -> bool {
+        step.removes() && !matches!(step.action, Action::Forget { stays: true, .. }) && self.made.contains(&step.urn)
+    }
+
+    /// Returns true for the half that is shown.
+    fn replacement(&self, step: &Step) -> bool {
+        anew(step) && self.replaced.contains(&step.urn)
+    }
+}
+
+fn anew(step: &Step) -> bool {
     matches!(step.action, Action::Create | Action::Supersede | Action::Import { .. })
-        && plan
-            .steps
-            .iter()
-            .any(|other| other.urn == step.urn && matches!(other.action, Action::Delete { why: Why::Replaced, .. }))
 }
 
-fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
-    let replaced = replacement(step, plan);
+fn show_step(step: &Step, halves: &Halves<'_>, lines: &mut Vec<Line>) {
+    let replaced = halves.replacement(step);
     let (sign, tone) = match (&step.action, replaced) {
         (_, true) => ("± ", Tone::Replace),
         (Action::Create | Action::Supersede, false) => ("+ ", Tone::Create),
@@ -208,7 +236,7 @@ fn show_step(step: &Step, plan: &Plan, lines: &mut Vec<Line>) {
         line = line.and(Tone::Faint, format!("  {place}"));
     }
     lines.push(line);
-    let removal = plan.steps.iter().find(|other| replaced && other.urn == step.urn && other.removes());
+    let removal = halves.removals.get(&step.urn).copied().filter(|_| replaced);
     let mut reasons: Vec<&String> = removal.into_iter().flat_map(|removal| &removal.reasons).collect();
     reasons
         .extend(step.reasons.iter().filter(|reason| !removal.is_some_and(|removal| removal.reasons.contains(reason))));

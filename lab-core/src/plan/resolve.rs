@@ -52,11 +52,7 @@ pub fn resolve(
     values: &dyn Values,
 ) -> Result<Resolved, String> {
     let vault = &declared.vault;
-    let node = declared
-        .nodes
-        .iter()
-        .find(|node| node.urn == step.urn)
-        .ok_or("the program does not declare it, which the plan says it does")?;
+    let node = declared.node(&step.urn).ok_or("the program does not declare it, which the plan says it does")?;
     let NodeKind::Resource(kind) = &node.kind else { return Err("it is a read, not a resource".into()) };
     let mut spec = step.spec.clone().ok_or("the plan does not say what it becomes")?;
     spec.inputs = known(&spec.inputs, declared, values)?;
@@ -74,7 +70,8 @@ pub fn resolve(
     let settled = step.unknown.is_empty();
     if step.claims_deferred || !settled {
         let (claims, _) = kind.claims(&spec.inputs, vault)?;
-        let held = values.held(&step.urn);
+        // Most types occupy nothing, and then nobody has to be asked what others do.
+        let held = if claims.is_empty() { Vec::new() } else { values.held(&step.urn) };
         for claim in &claims {
             if let Some(other) = held.iter().find(|held| held.claim.clashes(claim)) {
                 return Err(format!("{claim} is taken by {} ({})", other.urn.short(), other.place));

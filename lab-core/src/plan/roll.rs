@@ -112,11 +112,13 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
             When::After => after.push(*position),
         }
     }
-    let mut members = Vec::new();
+    let mut by_name: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    steps.iter().enumerate().for_each(|(n, step)| by_name.entry(&step.urn).or_default().push(n));
+    let mut members: Vec<Member> = Vec::new();
+    let mut known: BTreeSet<&Urn> = BTreeSet::new();
     let mut rolls = false;
     for node in declared.nodes.iter().filter(|node| node.options.rolling.as_deref() == Some(group)) {
-        let own: Vec<usize> =
-            steps.iter().enumerate().filter(|(_, step)| step.urn == node.urn).map(|(n, _)| n).collect();
+        let own: Vec<usize> = by_name.get(&node.urn).cloned().unwrap_or_default();
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
         let record = state.records.get(&node.urn);
         let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
@@ -127,6 +129,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         }
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
+        known.insert(&node.urn);
         members.push(Member { urn: node.urn.clone(), first, last, down });
     }
     // A member whose line is gone is taken away in its turn as well.
@@ -134,7 +137,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         let record = state.records.get(&step.urn);
         let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
         let deleted = matches!(step.action, Action::Delete { .. });
-        if member && deleted && !members.iter().any(|member| member.urn == step.urn) {
+        if member && deleted && known.insert(&step.urn) {
             let down = record.is_some_and(|record| record.open.is_some());
             rolls = true;
             members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down });
@@ -159,16 +162,20 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
             by_member.entry(&act.member).or_default().push(node);
         }
     }
+    if by_member.is_empty() {
+        return;
+    }
+    let mut by_name: BTreeMap<Urn, Vec<usize>> = BTreeMap::new();
+    steps.iter().enumerate().for_each(|(n, step)| by_name.entry(step.urn.clone()).or_default().push(n));
     for (member, acts) in by_member {
-        let planned = |urn: &Urn| steps.iter().position(|step| step.urn == *urn && step.makes());
+        let own: Vec<usize> = by_name.get(member).cloned().unwrap_or_default();
+        let planned = |urn: &Urn| by_name.get(urn)?.iter().copied().find(|n| steps[*n].makes());
         let made: Vec<(&&Node, usize)> = acts.iter().filter_map(|node| Some((node, planned(&node.urn)?))).collect();
         let before: Vec<usize> = made
             .iter()
             .filter(|(node, _)| node.options.act.as_ref().is_some_and(|act| act.when == When::Before))
             .map(|(_, n)| *n)
             .collect();
-        let own: Vec<usize> =
-            steps.iter().enumerate().filter(|(_, step)| step.urn == *member).map(|(n, _)| n).collect();
         let all: Vec<usize> = made.iter().map(|(_, n)| *n).chain(own.iter().copied()).collect();
         let forgotten: Vec<&Node> = acts
             .iter()

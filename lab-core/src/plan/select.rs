@@ -2,7 +2,7 @@
 
 use super::plan::{Problem, Step};
 use crate::model::{Declared, State, Urn};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Returns only the selected steps and everything they wait for, and whether anything was left out.
 ///
@@ -28,33 +28,30 @@ pub(super) fn select(
         }
         wanted.extend(meant);
     }
-    let mut chosen: BTreeSet<usize> =
-        steps.iter().enumerate().filter(|(_, step)| wanted.contains(&step.urn)).map(|(n, _)| n).collect();
-    loop {
-        let before = chosen.len();
-        let urns: BTreeSet<Urn> = chosen.iter().map(|n| steps[*n].urn.clone()).collect();
-        for (n, step) in steps.iter().enumerate() {
-            if urns.contains(&step.urn) {
-                chosen.insert(n);
-            }
+    let mut by_name: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    let mut within: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    for (n, step) in steps.iter().enumerate() {
+        by_name.entry(&step.urn).or_default().push(n);
+        if let Some(container) = state.records.get(&step.urn).and_then(|record| record.spec.container.as_ref()) {
+            within.entry(container).or_default().push(n);
         }
+    }
+    let mut chosen: BTreeSet<usize> = BTreeSet::new();
+    let mut todo: Vec<usize> = wanted.iter().filter_map(|urn| by_name.get(urn)).flatten().copied().collect();
+    while let Some(n) = todo.pop() {
+        if !chosen.insert(n) {
+            continue;
+        }
+        let step = &steps[n];
+        todo.extend(step.after.iter().map(|after| after.step));
+        todo.extend(&by_name[&step.urn]);
         // What a container holds goes with it, whether or not anything waits for that.
-        let going: BTreeSet<&Urn> =
-            chosen.iter().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
-        let held = |step: &Step| state.records.get(&step.urn).and_then(|record| record.spec.container.as_ref());
-        let inside =
-            steps.iter().enumerate().filter(|(_, step)| held(step).is_some_and(|container| going.contains(container)));
-        chosen.extend(inside.map(|(n, _)| n).collect::<Vec<_>>());
-        for n in chosen.clone() {
-            chosen.extend(steps[n].after.iter().map(|after| after.step));
-        }
-        if chosen.len() == before {
-            break;
+        if step.removes() {
+            todo.extend(within.get(&step.urn).into_iter().flatten());
         }
     }
     let partial = chosen.len() < steps.len();
-    let position: std::collections::BTreeMap<usize, usize> =
-        chosen.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+    let position: BTreeMap<usize, usize> = chosen.iter().enumerate().map(|(new, old)| (*old, new)).collect();
     let steps = steps
         .into_iter()
         .enumerate()
