@@ -141,3 +141,23 @@ fn a_part_does_not_settle_the_outputs_of_the_stack() {
     bench.up_whole(returning);
     assert_eq!(bench.state().outputs, "shop/a#2");
 }
+
+#[test]
+fn a_part_notes_nothing_of_the_rest() {
+    let (bench, _) = yard();
+    let program = |say: &'static str, guard: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            shop.resource("a").add(Odd::new("a", say));
+            shop.resource("b").protect(guard).add(Odd::new("b", "x"));
+            Ok(())
+        }
+    };
+    bench.up_whole(program("x", true));
+    let trial = Trial { targets: vec!["a".into()], ..Trial::default() };
+    assert!(bench.attempt(program("y", false), Verb::Up, &trial).unwrap().complete());
+    let protects = || bench.state().records.values().filter(|record| record.spec.protect).count();
+    assert_eq!(protects(), 1, "its protection was lifted by a run that was about another");
+    bench.up_whole(program("y", false));
+    assert_eq!(protects(), 0);
+}

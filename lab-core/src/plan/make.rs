@@ -138,7 +138,11 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     }
     let steps = roll::roll(steps, declared, &state, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, &state, &mut problems);
-    let notes = if partial { Vec::new() } else { notes };
+    // A part notes nothing of the rest: what a note lifts, a protection among it, was not asked for.
+    let mut notes = if partial { Vec::new() } else { notes };
+    if !request.targets.is_empty() {
+        notes.retain(|(urn, _)| request.targets.iter().any(|target| select::names(urn, target)));
+    }
     problems.sort_by(|a, b| (&a.places, &a.message).cmp(&(&b.places, &b.message)));
     problems.dedup();
     Plan {
