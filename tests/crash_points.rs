@@ -265,7 +265,7 @@ fn undisturbed(shape: &Shape) -> (Vec<Disturbance>, usize, usize, World) {
                 all.push(Disturbance::Disk(n, Fault::StopWithin(within), Crash::Process));
                 all.push(Disturbance::Disk(n, Fault::StopAfter, Crash::PowerPartly(n as u64)));
             }
-            DiskVerb::Flush | DiskVerb::Create | DiskVerb::Rename | DiskVerb::SyncDir => {
+            DiskVerb::Flush | DiskVerb::Create | DiskVerb::Link | DiskVerb::Rename | DiskVerb::SyncDir => {
                 all.push(Disturbance::Disk(n, Fault::StopAfter, Crash::Power));
             }
             DiskVerb::Read | DiskVerb::List | DiskVerb::Remove => {}
