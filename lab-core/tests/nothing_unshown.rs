@@ -4,8 +4,8 @@ mod sample;
 
 use lab_core::execute::{CallFault, Progress};
 use lab_core::plan::{Action, Observations, Plan, Verb};
-use lab_core::testing::{Bench, Trial};
-use lab_core::{Mark, State};
+use lab_core::testing::{Bench, Memory, Thing, Trial};
+use lab_core::{Mark, ProgramError, Stack, State};
 use sample::{Dice, Disturbance, Line, Sample, disturbances, plain, run, run_whole, seeds};
 use std::collections::BTreeSet;
 
@@ -155,4 +155,29 @@ fn a_change_that_goes_on_is_no_replacement_in_disguise() {
         sample::settled(&bench, &sample, Verb::Up, &format!("{point:?}"));
     }
     assert!(met > 0, "no update was cut off");
+}
+
+#[test]
+fn what_is_retained_stays_when_its_line_goes_and_when_everything_is_destroyed() {
+    for verb in [Verb::Up, Verb::Destroy] {
+        let program = |lines: bool| {
+            move |stack: &Stack| -> Result<(), ProgramError> {
+                let rack = stack.provider("rack", Memory::at("rack"));
+                if lines {
+                    rack.resource("kept").retain().add(Thing::new("kept", "x"));
+                    rack.resource("gone").add(Thing::new("gone", "x"));
+                }
+                Ok(())
+            }
+        };
+        let bench = Bench::new();
+        bench.up_whole(program(true));
+        bench.world().clear_log();
+        let report =
+            bench.attempt(program(verb == Verb::Destroy), verb, &Trial::default()).expect("a plan to carry out");
+        assert!(report.complete(), "{report:#?}");
+        assert_eq!(bench.world().log(), ["delete rack/gone"]);
+        assert!(bench.world().get("rack", "kept").is_some());
+        assert!(bench.state().records.is_empty(), "it is nobody's from now on");
+    }
 }
