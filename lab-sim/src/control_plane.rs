@@ -486,8 +486,11 @@ mod tests {
     fn the_end_of_a_program_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
-        let mut child = guarded(Path::new("sh"), &["-c".into(), "exit 7".into()], log).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(7));
+        let child = guarded(Path::new("sh"), &["-c".into(), "exit 7".into()], log).unwrap();
+        // Not `wait`: that closes the pipe first, and is the end of the program.
+        let child = std::cell::RefCell::new(child);
+        until(|| child.borrow_mut().try_wait().unwrap().is_some());
+        assert_eq!(child.borrow_mut().wait().unwrap().code(), Some(7));
     }
 
     #[test]
