@@ -1,6 +1,10 @@
 //! Random programs over things in memory, how a person changes them, and what has to hold after a run.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[path = "../dice/mod.rs"]
+mod dice;
+
+pub(crate) use dice::Dice;
 use lab_core::execute::disk::{Crash, Fault, Verb as DiskVerb};
 use lab_core::execute::{CallFault, Faults, Report};
 use lab_core::plan::Verb;
@@ -10,30 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Numbers by seed: enough to choose with, the same everywhere.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x9e37_79b9)
-    }
-
-    pub(crate) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.roll() % n.max(1) as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
+/// Which of the dice's numbers these programs are made of.
+const SERIES: u64 = 0x9e37_79b9;
 
 /// What an input says.
 #[derive(Clone, Debug, PartialEq)]

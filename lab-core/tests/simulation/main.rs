@@ -9,6 +9,7 @@
 //! More than the usual five hundred: `LAB_SEEDS=1000000 cargo test --release -p lab-core --test simulation every`.
 
 mod check;
+#[path = "../dice/mod.rs"]
 mod dice;
 mod exhaustive;
 mod life;
@@ -26,6 +27,9 @@ use shrink::{lived, shrink};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+
+/// Which of the dice's numbers these lives are made of.
+const SERIES: u64 = 0x6a09_e667_f3bc_c908;
 
 /// How many seeds are tried when nothing else is asked for.
 const USUAL: u64 = 500;
