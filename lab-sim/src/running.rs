@@ -265,8 +265,10 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
             nfs.exports.join(", ")
         ));
     }
+    let proxmox =
+        if rack.proxmox.is_empty() { "" } else { ", the Proxmox API and what its guests do at their first boot" };
     lines.push(format!(
-        "Simulated: the Talos machine API, etcd membership, the Kubernetes API. Not simulated: containers, packets, files, and the add-ons \
+        "Simulated: the Talos machine API, etcd membership, the Kubernetes API{proxmox}. Not simulated: containers, packets, files, and the add-ons \
          Talos brings along (CoreDNS, Flannel, kube-proxy). \
          One second is {} simulated seconds, seed {}.",
         options.speed, options.seed
