@@ -1,6 +1,7 @@
 //! MicroK8s for dev, staging and production: one program, a configuration file for each, and Proxmox VE below.
 //!
 //! ```console
+//! $ cargo run --example microk8s -- --env dev rehearse
 //! $ cargo run --example microk8s -- --env dev preview
 //! $ cargo run --example microk8s -- --env dev up
 //! $ cargo run --example microk8s -- --env staging up
@@ -14,11 +15,13 @@ use lab::kube::Kubernetes;
 use lab::prelude::*;
 use lab::proxmox::microk8s::{self, Addon, Channel, CloudImage};
 use lab::proxmox::{Capacity, Fingerprint, Gib, Proxmox, Segment, Trust};
+use lab::sim::proxmox::{self as simulated, Host, Image, Storage};
+use lab::sim::{Rack, gigabytes};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 fn main() -> ExitCode {
-    Lab::environments("microk8s", microk8s).configuration("examples/microk8s/{env}.toml").run()
+    Lab::environments("microk8s", microk8s).configuration("examples/microk8s/{env}.toml").hardware(rack()).run()
 }
 
 /// What an environment is made of: `examples/microk8s/dev.toml` and so on.
@@ -103,12 +106,10 @@ pub(crate) fn microk8s(stack: &Stack, here: Environment) -> Result<Microk8s, Pro
         Source::PromotedFrom(env) => stack.promoted_from::<Microk8s>(&env)?.versions,
     };
 
-    // USER@REALM!TOKENID=SECRET; without one a plan can still be looked at.
-    let token = std::env::var("PROXMOX_TOKEN").unwrap_or_else(|_| "lab@pve!lab=unknown".into());
     let trust = Trust::Fingerprints(here.proxmox.fingerprints);
     let pve = stack.provider(
         "pve",
-        Proxmox { endpoints: here.proxmox.endpoints, ..Proxmox::new("pve", "", Secret::new(token), trust) },
+        Proxmox { endpoints: here.proxmox.endpoints, ..Proxmox::new("pve", "", Secret::new(token()), trust) },
     );
 
     // What the hosts have to give, to all environments together, and what belongs to this one alone.
@@ -149,6 +150,28 @@ pub(crate) fn microk8s(stack: &Stack, here: Environment) -> Result<Microk8s, Pro
     k8s.component("issuer").depends_on(&certificates.ready).add(ClusterIssuer::authority("microk8s"));
 
     Ok(Microk8s { versions, kubeconfig: cluster.kubeconfig() })
+}
+
+/// Returns the API token, `USER@REALM!TOKENID=SECRET`. Without one a plan can still be looked at and rehearsed.
+fn token() -> String {
+    std::env::var("PROXMOX_TOKEN").unwrap_or_else(|_| "lab@pve!lab=unknown".into())
+}
+
+/// The hardware that a rehearsal simulates, all environments on the same: told by hand, never derived from the program
+/// above.
+pub(crate) fn rack() -> Rack {
+    let token = token();
+    let (id, secret) = token.split_once('=').unwrap_or((&token, ""));
+    let host =
+        |n: u8| Host { memory: 128 << 30, cores: 32, ..Host::new(&format!("pve{n}"), [192, 168, 1, 10 + n].into()) };
+    let noble =
+        "https://cloud-images.ubuntu.com/releases/24.04/release-20260108/ubuntu-24.04-server-cloudimg-amd64.img";
+    Rack::new().proxmox(simulated::Cluster {
+        hosts: vec![host(1), host(2), host(3)],
+        storages: vec![Storage::directory("local", gigabytes(100)), Storage::zfs("local-zfs", gigabytes(1800))],
+        downloads: vec![Image::ubuntu("24.04", noble, &"0".repeat(64))],
+        ..simulated::Cluster::new("pve", simulated::Token::new(id, secret))
+    })
 }
 
 impl From<Service> for Addon {
