@@ -5,6 +5,7 @@ use super::datacenter::seconds;
 use super::refusal::{Answer, Refusal};
 use super::request::Request;
 use super::schema::{Args, Call};
+use super::state::State;
 use super::storage::{Data, Volume};
 use super::task::Worker;
 use super::vm::Config;
@@ -150,35 +151,30 @@ pub(super) async fn now(request: &Request, args: &Args) -> Answer {
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
         for vm in vms {
-            let _lock = datacenter.lock(vm, datacenter.clock.patience(super::config::PATIENCE)).await?;
-            datacenter.state().vm(vm, &node)?.unlocked()?;
-            datacenter.state().vm_mut(vm, &node)?.lock = Some("backup");
-            let result = worker.takes(Duration::from_secs(60)).await;
-            if result.as_ref().is_err_and(|error| Worker::killed(error)) {
-                return result;
-            }
-            let now = datacenter.now();
-            let mut state = datacenter.state();
-            state.vm_mut(vm, &node)?.lock = None;
-            result?;
-            let size = state.vm(vm, &node).map(|machine| super::cluster::boot_disk(&state, machine) / 4)?;
-            let pbs = state.storages.get(&storage).is_some_and(|storage| storage.kind == "pbs");
-            let id = match pbs {
-                true => format!("{storage}:backup/vm/{vm}/{}", stamp(now, '-', 'T', ':') + "Z"),
-                false => format!("{storage}:backup/vzdump-qemu-{vm}-{}.vma.zst", stamp(now, '_', '-', '_')),
+            let _lock = worker.take_unlocked(vm).await?;
+            let written = |state: &mut State| {
+                let now = datacenter.now();
+                let size = state.vm(vm, &node).map(|machine| super::cluster::boot_disk(state, machine) / 4)?;
+                let pbs = state.storages.get(&storage).is_some_and(|storage| storage.kind == "pbs");
+                let id = match pbs {
+                    true => format!("{storage}:backup/vm/{vm}/{}", stamp(now, '-', 'T', ':') + "Z"),
+                    false => format!("{storage}:backup/vzdump-qemu-{vm}-{}.vma.zst", stamp(now, '_', '-', '_')),
+                };
+                let format = if pbs { "pbs-vm" } else { "vma.zst" };
+                let place = state.place(&id, &node);
+                let volume = Volume {
+                    content: "backup",
+                    format,
+                    size,
+                    vm: Some(vm),
+                    parent: None,
+                    since: now,
+                    data: Data::default(),
+                };
+                state.volumes.insert(place, volume);
+                Ok(())
             };
-            let format = if pbs { "pbs-vm" } else { "vma.zst" };
-            let place = state.place(&id, &node);
-            let volume = Volume {
-                content: "backup",
-                format,
-                size,
-                vm: Some(vm),
-                parent: None,
-                since: now,
-                data: Data::default(),
-            };
-            state.volumes.insert(place, volume);
+            worker.locking((vm, &node), "backup", Duration::from_secs(60), written).await?;
         }
         Ok(())
     };

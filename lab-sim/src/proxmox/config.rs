@@ -152,7 +152,7 @@ pub(super) async fn update_task(request: &Request, args: &Args) -> Answer {
     let node = request.node().to_owned();
     let work = move |worker: super::task::Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         worker.log(format!("update VM {id}: {}", change.set.keys().cloned().collect::<Vec<_>>().join(" ")));
         worker.takes(Duration::from_secs(1) + change.cost()).await?;
         carry_out(&datacenter, &node, id, &change).map_err(|refusal| told(&refusal))

@@ -36,7 +36,7 @@ pub(super) async fn resize(request: &Request, args: &Args) -> Answer {
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         worker.takes(Duration::from_secs(2)).await?;
         let mut state = datacenter.state();
         let machine = state.vm(id, &node)?;
@@ -122,7 +122,7 @@ pub(super) async fn transfer(request: &Request, args: &Args) -> Answer {
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         worker.takes(Duration::from_secs(30)).await?;
         let now = datacenter.now();
         let mut state = datacenter.state();

@@ -1,7 +1,5 @@
 //! Moving machines to other nodes.
 
-use super::config::PATIENCE;
-use super::datacenter::Datacenter;
 use super::refusal::{Answer, Refusal};
 use super::request::Request;
 use super::schema::Args;
@@ -101,10 +99,10 @@ async fn carry_out(
     storage: Option<String>,
 ) -> Result<(), String> {
     let datacenter = worker.datacenter.clone();
-    let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+    let _lock = worker.take_unlocked(id).await?;
     let disks = {
-        let mut state = datacenter.state();
-        state.vm(id, node)?.unlocked()?;
+        let state = datacenter.state();
+        state.vm(id, node)?;
         let (disks, media) = local(&state, id);
         if let Some(volume) = media.first() {
             return Err(format!("can't migrate local cdrom '{volume}'"));
@@ -120,37 +118,21 @@ async fn carry_out(
                 return Err("not simulated: migration to another storage".to_owned());
             }
         }
-        state.vm_mut(id, node)?.lock = Some("migrate");
         disks
     };
     let copies = u32::try_from(disks.len()).unwrap_or(1);
-    let result = worker.takes(Duration::from_secs(10) + Duration::from_secs(40) * copies).await;
-    if result.as_ref().is_err_and(|error| Worker::killed(error)) {
-        return result;
-    }
-    settle(&datacenter, id, node, target, &disks, result)
-}
-
-fn settle(
-    datacenter: &Datacenter,
-    id: u32,
-    node: &str,
-    target: &str,
-    disks: &[String],
-    result: Result<(), String>,
-) -> Result<(), String> {
-    let mut state = datacenter.state();
-    state.vm_mut(id, node)?.lock = None;
-    result?;
-    if state.down.contains(target) {
-        return Err("migration aborted: no route to the target node".to_owned());
-    }
-    for volume in disks {
-        let (from, to) = (state.place(volume, node), state.place(volume, target));
-        if let Some(moved) = state.volumes.remove(&from) {
-            state.volumes.insert(to, moved);
+    let moved = |state: &mut State| {
+        if state.down.contains(target) {
+            return Err("migration aborted: no route to the target node".to_owned());
         }
-    }
-    target.clone_into(&mut state.vm_mut(id, node)?.node);
-    Ok(())
+        for volume in &disks {
+            let (from, to) = (state.place(volume, node), state.place(volume, target));
+            if let Some(moved) = state.volumes.remove(&from) {
+                state.volumes.insert(to, moved);
+            }
+        }
+        target.clone_into(&mut state.vm_mut(id, node)?.node);
+        Ok(())
+    };
+    worker.locking((id, node), "migrate", Duration::from_secs(10) + Duration::from_secs(40) * copies, moved).await
 }

@@ -1,6 +1,6 @@
 //! Switching machines on and off.
 
-use super::config::{PATIENCE, apply};
+use super::config::apply;
 use super::datacenter::Datacenter;
 use super::guest::Guest;
 use super::refusal::{Answer, Refusal};
@@ -118,7 +118,7 @@ pub(super) async fn start(request: &Request, args: &Args) -> Answer {
     }
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         worker.takes(Duration::from_secs(3)).await?;
         datacenter.boot(id)
     };
@@ -134,8 +134,7 @@ pub(super) async fn stop(request: &Request, args: &Args) -> Answer {
     }
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
-        unlocked(&datacenter, id)?;
+        let _lock = worker.take_unlocked(id).await?;
         worker.takes(Duration::from_secs(2)).await?;
         datacenter.cut_power(id);
         Ok(())
@@ -153,8 +152,7 @@ pub(super) async fn shutdown(request: &Request, args: &Args) -> Answer {
     }
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
-        unlocked(&datacenter, id)?;
+        let _lock = worker.take_unlocked(id).await?;
         worker.takes(Duration::from_secs(1)).await?;
         let timeout = Duration::from_secs(timeout.unwrap_or_else(|| patience(&datacenter, id)));
         match datacenter.press(id, timeout).await {
@@ -174,8 +172,7 @@ pub(super) async fn reboot(request: &Request, args: &Args) -> Answer {
     let timeout = args.number("timeout");
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
-        unlocked(&datacenter, id)?;
+        let _lock = worker.take_unlocked(id).await?;
         worker.takes(Duration::from_secs(1)).await?;
         let timeout = Duration::from_secs(timeout.unwrap_or_else(|| patience(&datacenter, id)));
         datacenter.press(id, timeout).await?;
@@ -188,18 +185,13 @@ pub(super) async fn reset(request: &Request, args: &Args) -> Answer {
     let id = begin(request, args, true)?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
-        unlocked(&datacenter, id)?;
+        let _lock = worker.take_unlocked(id).await?;
         worker.takes(Duration::from_secs(1)).await?;
         let guest = datacenter.guest_of(id).ok_or_else(|| format!("VM {id} not running"))?;
         guest.reset(&datacenter, id);
         Ok(())
     };
     Ok(request.datacenter.begin(request, "qmreset", &id.to_string(), work)?)
-}
-
-fn unlocked(datacenter: &Datacenter, id: u32) -> Result<(), String> {
-    datacenter.state().vms.get(&id).map_or_else(|| Err(format!("no such VM ('{id}')")), super::vm::Vm::unlocked)
 }
 
 /// Returns how many seconds a machine is given to shut down.

@@ -1,7 +1,6 @@
 //! Snapshots of machines.
 
 use super::api::nothing;
-use super::config::PATIENCE;
 use super::datacenter::{Datacenter, seconds};
 use super::refusal::{Answer, Refusal};
 use super::request::Request;
@@ -109,24 +108,19 @@ pub(super) async fn take(request: &Request, args: &Args) -> Answer {
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         possible(&datacenter, id, &node, &name)?;
-        datacenter.state().vm_mut(id, &node)?.lock = Some("snapshot");
-        let result = worker.takes(Duration::from_secs(if memory { 20 } else { 3 })).await;
-        if result.as_ref().is_err_and(|error| Worker::killed(error)) {
-            return result;
-        }
-        let now = datacenter.now();
-        let mut state = datacenter.state();
-        let disks = disks(&state, id);
-        let machine = state.vm_mut(id, &node)?;
-        machine.lock = None;
-        result?;
-        let parent = machine.parent.replace(name.clone());
-        let memory = memory && machine.running.is_some();
-        let snapshot = Snapshot { config: machine.config.clone(), description, time: now, parent, memory, disks };
-        machine.snapshots.insert(name, snapshot);
-        Ok(())
+        let time = Duration::from_secs(if memory { 20 } else { 3 });
+        let taken = |state: &mut State| {
+            let disks = disks(state, id);
+            let machine = state.vm_mut(id, &node)?;
+            let parent = machine.parent.replace(name.clone());
+            let memory = memory && machine.running.is_some();
+            let (config, time) = (machine.config.clone(), datacenter.now());
+            machine.snapshots.insert(name, Snapshot { config, description, time, parent, memory, disks });
+            Ok(())
+        };
+        worker.locking((id, &node), "snapshot", time, taken).await
     };
     Ok(datacenter.begin(request, "qmsnapshot", &id.to_string(), work)?)
 }
@@ -140,34 +134,23 @@ pub(super) async fn delete(request: &Request, args: &Args) -> Answer {
     datacenter.state().vm(id, &node)?;
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
-        let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
-        {
-            let mut state = datacenter.state();
+        let _lock = worker.take_unlocked(id).await?;
+        if !worker.datacenter.state().vm(id, &node)?.snapshots.contains_key(&name) {
+            return Err(missing(&name));
+        }
+        let deleted = |state: &mut State| {
             let machine = state.vm_mut(id, &node)?;
-            machine.unlocked()?;
-            if !machine.snapshots.contains_key(&name) {
-                return Err(missing(&name));
+            let gone = machine.snapshots.remove(&name);
+            let parent = gone.and_then(|gone| gone.parent);
+            for snapshot in machine.snapshots.values_mut().filter(|snapshot| snapshot.parent.as_ref() == Some(&name)) {
+                snapshot.parent.clone_from(&parent);
             }
-            machine.lock = Some("snapshot-delete");
-        }
-        let result = worker.takes(Duration::from_secs(4)).await;
-        if result.as_ref().is_err_and(|error| Worker::killed(error)) {
-            return result;
-        }
-        let mut state = datacenter.state();
-        let machine = state.vm_mut(id, &node)?;
-        machine.lock = None;
-        result?;
-        let gone = machine.snapshots.remove(&name);
-        let parent = gone.and_then(|gone| gone.parent);
-        for snapshot in machine.snapshots.values_mut().filter(|snapshot| snapshot.parent.as_ref() == Some(&name)) {
-            snapshot.parent.clone_from(&parent);
-        }
-        if machine.parent.as_ref() == Some(&name) {
-            machine.parent = parent;
-        }
-        Ok(())
+            if machine.parent.as_ref() == Some(&name) {
+                machine.parent = parent;
+            }
+            Ok(())
+        };
+        worker.locking((id, &node), "snapshot-delete", Duration::from_secs(4), deleted).await
     };
     Ok(datacenter.begin(request, "qmdelsnapshot", &id.to_string(), work)?)
 }
@@ -182,10 +165,10 @@ pub(super) async fn rollback(request: &Request, args: &Args) -> Answer {
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         let snapshot = {
-            let mut state = datacenter.state();
-            let machine = state.vm_mut(id, &node)?;
+            let state = datacenter.state();
+            let machine = state.vm(id, &node)?;
             if machine.is_template() {
                 return Err("you can't rollback if vm is a template".to_owned());
             }
@@ -200,19 +183,12 @@ pub(super) async fn rollback(request: &Request, args: &Args) -> Answer {
             if zfs && !latest {
                 return Err(format!("can't rollback, '{name}' is not most recent snapshot on '{id}'"));
             }
-            machine.lock = Some("rollback");
             snapshot
         };
         datacenter.cut_power(id);
-        let result = worker.takes(Duration::from_secs(5)).await;
-        if result.as_ref().is_err_and(|error| Worker::killed(error)) {
-            return result;
-        }
-        {
-            let mut state = datacenter.state();
+        let memory = snapshot.memory;
+        let back = |state: &mut State| {
             let machine = state.vm_mut(id, &node)?;
-            machine.lock = None;
-            result?;
             let before = std::mem::replace(&mut machine.config, snapshot.config.clone());
             machine.pending.clear();
             machine.parent = Some(name.clone());
@@ -227,8 +203,10 @@ pub(super) async fn rollback(request: &Request, args: &Args) -> Answer {
                     known.data = data.clone();
                 }
             }
-        }
-        if start || snapshot.memory {
+            Ok(())
+        };
+        worker.locking((id, &node), "rollback", Duration::from_secs(5), back).await?;
+        if start || memory {
             datacenter.boot(id)?;
         }
         Ok(())

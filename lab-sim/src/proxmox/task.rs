@@ -1,9 +1,12 @@
 //! Tasks: what takes longer than a request, with its log and its end.
 
-use super::datacenter::{Datacenter, seconds};
+use super::config::PATIENCE;
+use super::datacenter::{Datacenter, Lock, seconds};
 use super::refusal::{Answer, Refusal};
 use super::request::Request;
 use super::schema::Args;
+use super::state::State;
+use super::vm::Vm;
 use crate::faults::Fault;
 use serde_json::{Value, json};
 use std::future::Future;
@@ -139,6 +142,43 @@ impl Worker {
         }
         self.datacenter.clock.sleep(half).await;
         Ok(())
+    }
+
+    /// Takes a machine's configuration for as long as the answer is kept, or says what Proxmox says when somebody else
+    /// keeps it too long.
+    pub(super) async fn take(&self, vm: u32) -> Result<Lock, String> {
+        self.datacenter.lock(vm, self.datacenter.clock.patience(PATIENCE)).await
+    }
+
+    /// Takes a machine that nothing locks.
+    pub(super) async fn take_unlocked(&self, vm: u32) -> Result<Lock, String> {
+        let lock = self.take(vm).await?;
+        let state = self.datacenter.state();
+        state.vms.get(&vm).map_or_else(|| Err(format!("no such VM ('{vm}')")), Vm::unlocked)?;
+        drop(state);
+        Ok(lock)
+    }
+
+    /// Works on a machine for so long, which says meanwhile that it is locked, and then has `effect`. A task that is
+    /// killed leaves the lock behind.
+    pub(super) async fn locking<T>(
+        &self,
+        (vm, node): (u32, &str),
+        lock: &'static str,
+        time: Duration,
+        effect: impl FnOnce(&mut State) -> Result<T, String>,
+    ) -> Result<T, String> {
+        self.datacenter.state().vm_mut(vm, node)?.lock = Some(lock);
+        let worked = self.takes(time).await;
+        if let Err(end) = &worked
+            && Worker::killed(end)
+        {
+            return Err(end.clone());
+        }
+        let mut state = self.datacenter.state();
+        state.vm_mut(vm, node)?.lock = None;
+        worked?;
+        effect(&mut state)
     }
 
     /// Whether this is the end of a killed task, which cleans nothing up.
