@@ -134,6 +134,20 @@ impl Running {
         }
     }
 
+    /// Takes away the lock that a killed task left on a machine of a Proxmox cluster, as root does on its node with
+    /// `qm unlock`: no token may.
+    pub fn unlock(&self, vm: u32) {
+        for datacenter in &self.world.datacenters {
+            datacenter.unlock(vm);
+        }
+    }
+
+    /// Returns the volumes of Proxmox clusters that were deleted so far, in this order: `nas:110/vm-110-disk-0.raw`, and
+    /// with the node in front where it lay on one, `pve1/local-zfs:vm-110-disk-0`.
+    pub fn deleted_volumes(&self) -> Vec<String> {
+        self.world.datacenters.iter().flat_map(|datacenter| datacenter.deleted()).collect()
+    }
+
     /// Returns the whole simulated world as it is now, for comparisons.
     ///
     /// Random identities are left out: clusters are told apart by number, configurations by digest (which contains

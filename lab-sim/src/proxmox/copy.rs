@@ -1,6 +1,6 @@
 //! Copies of machines: clones and templates.
 
-use super::config::{self, PATIENCE};
+use super::config;
 use super::datacenter::Datacenter;
 use super::drive;
 use super::refusal::{Answer, Refusal};
@@ -81,15 +81,13 @@ pub(super) async fn clone(request: &Request, args: &Args) -> Answer {
         }
         wish
     };
+    let before = datacenter.state().places_of(id);
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
         let result = carry_out(&worker, &wish).await;
         match result {
             Err(error) if !Worker::killed(&error) => {
-                let mut state = datacenter.state();
-                state.vms.remove(&wish.id);
-                state.volumes.retain(|_, volume| volume.vm != Some(wish.id));
-                state.forget(wish.id);
+                datacenter.state().unmake(wish.id, &before);
                 Err(format!("clone failed: {error}"))
             }
             other => other,
@@ -154,7 +152,7 @@ fn possible(state: &State, wish: &Wish) -> Result<(), Refusal> {
 async fn carry_out(worker: &Worker, wish: &Wish) -> Result<(), String> {
     let datacenter = worker.datacenter.clone();
     // The source is held while its disks are read.
-    let lock = datacenter.lock(wish.source, datacenter.clock.patience(PATIENCE)).await?;
+    let lock = worker.take(wish.source).await?;
     let disks = {
         let state = datacenter.state();
         let machine = state.vm(wish.source, &wish.node)?;
@@ -277,7 +275,7 @@ pub(super) async fn template(request: &Request, args: &Args) -> Answer {
     datacenter.writable()?;
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         check_template(&datacenter, id, &node)?;
         worker.takes(Duration::from_secs(2)).await?;
         let mut state = datacenter.state();

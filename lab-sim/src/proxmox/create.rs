@@ -1,6 +1,6 @@
 //! Making and destroying machines.
 
-use super::config::{self, Change, PATIENCE, told};
+use super::config::{self, Change, told};
 use super::refusal::{Answer, Refusal};
 use super::request::Request;
 use super::schema::Args;
@@ -54,23 +54,13 @@ pub(super) async fn create(request: &Request, args: &Args) -> Answer {
         }
     }
     let node = request.node().to_owned();
+    let before = datacenter.state().places_of(id);
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
         let made = make(&worker, &node, id, &change).await;
         if let Err(error) = made {
             if !Worker::killed(&error) {
-                let mut state = datacenter.state();
-                state.vms.remove(&id);
-                let left: Vec<_> = state
-                    .volumes
-                    .iter()
-                    .filter(|(_, volume)| volume.vm == Some(id))
-                    .map(|(place, _)| place.clone())
-                    .collect();
-                for place in left {
-                    state.volumes.remove(&place);
-                }
-                state.forget(id);
+                datacenter.state().unmake(id, &before);
                 return Err(format!("unable to create VM {id} - {error}"));
             }
             return Err(error);
@@ -157,7 +147,7 @@ pub(super) async fn destroy(request: &Request, args: &Args) -> Answer {
     let node = request.node().to_owned();
     let work = move |worker: Worker| async move {
         let datacenter = worker.datacenter.clone();
-        let _lock = datacenter.lock(id, datacenter.clock.patience(PATIENCE)).await?;
+        let _lock = worker.take(id).await?;
         check(&datacenter, &node).map_err(|refusal| told(&refusal))?;
         worker.takes(Duration::from_secs(4)).await?;
         check(&datacenter, &node).map_err(|refusal| told(&refusal))?;
@@ -177,7 +167,7 @@ pub(super) async fn destroy(request: &Request, args: &Args) -> Answer {
                 .map(|(place, _)| place.clone())
                 .collect();
             for place in left {
-                state.volumes.remove(&place);
+                state.discard(&place);
             }
         }
         state.forget(id);

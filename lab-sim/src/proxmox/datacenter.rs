@@ -5,6 +5,7 @@ use super::inventory::{Cluster, Host};
 use super::request::Request;
 use super::state::State;
 use super::storage::{Definition, Volume, file_name};
+use super::storages;
 use super::task::{Task, Worker};
 use super::vm::{self, Vm};
 use crate::faults::mix;
@@ -205,6 +206,18 @@ impl Datacenter {
         }
     }
 
+    /// Does what `qm unlock` does.
+    pub(crate) fn unlock(&self, vm: u32) {
+        if let Some(machine) = self.state().vms.get_mut(&vm) {
+            machine.lock = None;
+        }
+    }
+
+    /// Returns the volumes that were deleted so far.
+    pub(crate) fn deleted(&self) -> Vec<String> {
+        self.state().deleted.clone()
+    }
+
     /// Ends everything that guests do: the world is dropped.
     pub(crate) fn stop(&self) {
         for machine in self.state().vms.values() {
@@ -292,13 +305,22 @@ impl Datacenter {
             "ha": state.ha.iter().map(|(id, ha)| (id, &ha.config)).collect::<Vec<_>>(),
             "rules": state.rules,
             "backups": state.backups,
-            "storages": state.storages.keys().collect::<Vec<_>>(),
+            "groups": state.groups,
+            "storages": state.storages.iter().map(|(id, storage)| {
+                let password = storage.password.as_ref().map(|password| mix_text(password));
+                json!({"definition": storages::definition(id, storage), "password": password})
+            }).collect::<Vec<_>>(),
         });
         let clusters = guest::clusters(state.volumes.values().map(|volume| &volume.data.disk));
         drop(state);
         world["clusters"] = clusters.iter().map(|cluster| cluster.world()).collect();
         world
     }
+}
+
+/// Returns a number that stands for a secret in comparisons.
+fn mix_text(text: &str) -> u64 {
+    text.bytes().fold(0, |sum, byte| mix(sum ^ u64::from(byte)))
 }
 
 /// Returns a UUID of version 4 made of a number.

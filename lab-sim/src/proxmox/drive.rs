@@ -273,7 +273,7 @@ impl State {
         if based {
             return Err(format!("base volume '{volume}' is still in use by linked clones"));
         }
-        self.volumes.remove(&place);
+        self.discard(&place);
         Ok(())
     }
 

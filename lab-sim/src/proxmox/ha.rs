@@ -129,7 +129,25 @@ impl Datacenter {
     }
 }
 
+impl Datacenter {
+    /// Whether machines are placed by groups of nodes, as before version 9, and not by rules.
+    fn has_groups(&self) -> bool {
+        self.spec.version.starts_with("8.")
+    }
+}
+
 impl State {
+    /// Whether the group of a machine lets it run on a node.
+    fn grouped(&self, id: u32, node: &str) -> bool {
+        let group = self.ha.get(&id).and_then(|ha| ha.config.get("group")).and_then(|group| self.groups.get(group));
+        let Some(group) = group.filter(|group| group.get("restricted").is_some_and(|restricted| restricted == "1"))
+        else {
+            return true;
+        };
+        let nodes = group.get("nodes").map(String::as_str).unwrap_or_default();
+        nodes.split(',').any(|member| member.split(':').next() == Some(node))
+    }
+
     /// Returns the node with the fewest machines that a lost one may go to: its disks are there, and no rule forbids it.
     fn better_node(&self, id: u32, datacenter: &Datacenter) -> Option<String> {
         let machine = self.vms.get(&id)?;
@@ -169,7 +187,8 @@ impl State {
         };
         let count = |node: &str| self.vms.values().filter(|machine| machine.node == node).count();
         let hosts = datacenter.spec.hosts.iter().map(|host| host.name.as_str());
-        let fit = hosts.filter(|node| !self.down.contains(*node) && reachable(node) && apart(node));
+        let fits = |node: &&str| !self.down.contains(*node) && reachable(node) && apart(node) && self.grouped(id, node);
+        let fit = hosts.filter(fits);
         fit.min_by_key(|node| (count(node), node.to_string())).map(str::to_owned)
     }
 }
@@ -179,8 +198,7 @@ const MIGRATED: &str = "ha groups have been migrated to rules";
 /// Carries out a call below `/cluster/ha`.
 pub(super) fn call(call: &Call, request: &Request, args: &Args) -> Answer {
     match (call.method.as_str(), call.path.as_str()) {
-        ("GET", "/cluster/ha/groups") => Err(Refusal::died(format!("cannot index groups: {MIGRATED}"))),
-        ("POST", "/cluster/ha/groups") => Err(Refusal::died(format!("cannot create group: {MIGRATED}"))),
+        (_, path) if path.starts_with("/cluster/ha/groups") => groups(call, request, args),
         ("GET", "/cluster/ha/status/current") => current(request),
         (_, path) if path.starts_with("/cluster/ha/resources") => resources(call, request, args),
         (_, path) if path.starts_with("/cluster/ha/rules") => rules(call, request, args),
@@ -197,9 +215,14 @@ fn resource(args: &Args) -> Result<u32, Refusal> {
     id.map_err(|_| Refusal::parameter("sid", format!("unable to parse ha resource id '{sid}'")))
 }
 
-fn settings(args: &Args) -> Result<Config, Refusal> {
-    if args.has("group") {
-        return Err(Refusal::died(format!("invalid parameter 'group': {MIGRATED}")));
+fn settings(request: &Request, args: &Args) -> Result<Config, Refusal> {
+    if let Some(group) = args.text("group") {
+        if !request.datacenter.has_groups() {
+            return Err(Refusal::died(format!("invalid parameter 'group': {MIGRATED}")));
+        }
+        if !request.datacenter.state().groups.contains_key(group) {
+            return Err(Refusal::died(format!("ha group '{group}' does not exist")));
+        }
     }
     let own = ["sid", "type", "delete", "digest"];
     Ok(args
@@ -228,7 +251,7 @@ fn resources(call: &Call, request: &Request, args: &Args) -> Answer {
             Ok(shown(id, state.ha.get(&id).ok_or_else(|| missing(id))?))
         }
         ("POST", _) => {
-            let (id, config) = (resource(args)?, settings(args)?);
+            let (id, config) = (resource(args)?, settings(request, args)?);
             datacenter.writable()?;
             {
                 let state = datacenter.state();
@@ -243,7 +266,7 @@ fn resources(call: &Call, request: &Request, args: &Args) -> Answer {
             nothing()
         }
         ("PUT", _) => {
-            let (id, config) = (resource(args)?, settings(args)?);
+            let (id, config) = (resource(args)?, settings(request, args)?);
             datacenter.writable()?;
             {
                 let mut state = datacenter.state();
@@ -319,8 +342,70 @@ fn plausible(request: &Request, state: &State, rule: &Config) -> Result<(), Refu
     Ok(())
 }
 
+fn groups(call: &Call, request: &Request, args: &Args) -> Answer {
+    let datacenter = &request.datacenter;
+    if !datacenter.has_groups() {
+        let verb = match call.method.as_str() {
+            "POST" => "create group",
+            "GET" if call.path == "/cluster/ha/groups" => "index groups",
+            "GET" => "read group",
+            "PUT" => "update group",
+            _ => "delete group",
+        };
+        return Err(Refusal::died(format!("cannot {verb}: {MIGRATED}")));
+    }
+    let name = args.text("group").unwrap_or_default();
+    let missing = || Refusal::died(format!("no such ha group '{name}'"));
+    let given = || {
+        let own = ["group", "type", "delete", "digest"];
+        args.texts().filter(move |(key, _)| !own.contains(key)).map(|(key, value)| (key.to_owned(), value.to_owned()))
+    };
+    let row = |name: &str, group: &Config| {
+        let mut row = json!({"group": name, "type": "group", "digest": "0"});
+        for (key, value) in group {
+            row[key] = value.parse::<i64>().map_or_else(|_| json!(value), |number| json!(number));
+        }
+        row
+    };
+    let mut state = datacenter.state();
+    match (call.method.as_str(), call.path.as_str()) {
+        ("GET", "/cluster/ha/groups") => Ok(state.groups.iter().map(|(name, group)| row(name, group)).collect()),
+        ("GET", _) => Ok(row(name, state.groups.get(name).ok_or_else(missing)?)),
+        ("POST", _) => {
+            datacenter.writable()?;
+            if state.groups.contains_key(name) {
+                return Err(Refusal::died(format!("ha group ID '{name}' already defined")));
+            }
+            state.groups.insert(name.to_owned(), given().collect());
+            nothing()
+        }
+        ("PUT", _) => {
+            datacenter.writable()?;
+            let group = state.groups.get_mut(name).ok_or_else(missing)?;
+            for key in args.list("delete") {
+                group.remove(&key);
+            }
+            group.extend(given());
+            nothing()
+        }
+        ("DELETE", _) => {
+            datacenter.writable()?;
+            let uses = |ha: &Highly| ha.config.get("group").is_some_and(|group| group == name);
+            if let Some((id, _)) = state.ha.iter().find(|(_, ha)| uses(ha)) {
+                return Err(Refusal::died(format!("ha group is used by service 'vm:{id}'")));
+            }
+            state.groups.remove(name).ok_or_else(missing)?;
+            nothing()
+        }
+        _ => Err(unknown(call)),
+    }
+}
+
 fn rules(call: &Call, request: &Request, args: &Args) -> Answer {
     let datacenter = &request.datacenter;
+    if datacenter.has_groups() {
+        return Err(Refusal::new(501, format!("Method '{} {}' not implemented", call.method, call.path)));
+    }
     let name = args.text("rule").unwrap_or_default();
     let missing = || Refusal::died(format!("no such ha rule '{name}'"));
     let own = ["rule", "delete", "digest"];
@@ -354,6 +439,9 @@ fn rules(call: &Call, request: &Request, args: &Args) -> Answer {
         ("PUT", _) => {
             datacenter.writable()?;
             let mut rule = state.rules.get(name).cloned().ok_or_else(missing)?;
+            if args.text("type") != rule.get("type").map(String::as_str) {
+                return Err(Refusal::parameter("type", "the type of a rule cannot be changed"));
+            }
             for key in args.list("delete") {
                 rule.remove(&key);
             }

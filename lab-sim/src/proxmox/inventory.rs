@@ -33,7 +33,8 @@ use std::net::IpAddr;
 pub struct Cluster {
     /// Its name.
     pub name: String,
-    /// The version of Proxmox VE on all hosts, `9.1.2`; only major version 9 is simulated.
+    /// The version of Proxmox VE on all hosts, `9.1.2`. Only major version 9 is simulated, and with `8.4.2`
+    /// its groups of nodes for high availability in place of rules.
     pub version: String,
     /// The hosts, each with a vote.
     pub hosts: Vec<Host>,

@@ -3,7 +3,8 @@
 //!
 //! Every request is checked against the schema of the API, with Proxmox' own texts; what is not modelled answers 501 with
 //! its name. Not here: containers, firewalls, software-defined networks, replication, migration to other clusters, users
-//! and roles beyond the tokens that the rack names, major versions other than 9.
+//! and roles beyond the tokens that the rack names, major versions other than 9, but for the groups
+//! of version 8 that place what is kept running.
 
 mod access;
 mod agent;

@@ -18,6 +18,10 @@ pub(super) struct State {
     pub(super) ha: BTreeMap<u32, Highly>,
     pub(super) rules: BTreeMap<String, Config>,
     pub(super) backups: BTreeMap<String, Config>,
+    /// The groups of nodes for machines that are kept running; only in version 8.
+    pub(super) groups: BTreeMap<String, Config>,
+    /// The volumes that were deleted, in this order, each with the node in front when it lay on one.
+    pub(super) deleted: Vec<String>,
 }
 
 /// A pool.
@@ -41,6 +45,28 @@ impl State {
     /// Returns the pool a machine is in.
     pub(super) fn pool_of(&self, vm: u32) -> Option<&str> {
         self.pools.iter().find(|(_, pool)| pool.vms.contains(&vm)).map(|(id, _)| id.as_str())
+    }
+
+    /// Deletes a volume.
+    pub(super) fn discard(&mut self, place: &Place) {
+        if self.volumes.remove(place).is_some() {
+            let (volume, node) = place;
+            self.deleted.push(if node.is_empty() { volume.clone() } else { format!("{node}/{volume}") });
+        }
+    }
+
+    /// Returns where the volumes of a machine lie, named by its configuration or not.
+    pub(super) fn places_of(&self, id: u32) -> BTreeSet<Place> {
+        let own = self.volumes.iter().filter(|(_, volume)| volume.vm == Some(id));
+        own.map(|(place, _)| place.clone()).collect()
+    }
+
+    /// Takes away a machine whose making failed, with the volumes that were made for it: not with those of another one
+    /// that had its number before.
+    pub(super) fn unmake(&mut self, id: u32, before: &BTreeSet<Place>) {
+        self.vms.remove(&id);
+        self.volumes.retain(|place, volume| volume.vm != Some(id) || before.contains(place));
+        self.forget(id);
     }
 
     /// Returns a machine on the node that was asked.

@@ -19,6 +19,8 @@ pub(super) struct Definition {
     /// One place for all nodes.
     pub(super) shared: bool,
     pub(super) options: BTreeMap<String, String>,
+    /// Its password; it is never shown.
+    pub(super) password: Option<String>,
 }
 
 /// Where a volume lies: its storage, and the node for local storages, else nothing.
@@ -62,6 +64,7 @@ impl Definition {
             disabled: false,
             shared: matches!(storage.kind, StorageKind::Nfs | StorageKind::Cifs | StorageKind::Pbs),
             options: storage.options.clone(),
+            password: None,
         }
     }
 

@@ -64,7 +64,7 @@ fn missing(id: &str) -> Refusal {
     Refusal::died(format!("storage '{id}' does not exist"))
 }
 
-fn definition(id: &str, storage: &Definition) -> Value {
+pub(super) fn definition(id: &str, storage: &Definition) -> Value {
     let mut shown = json!({"storage": id, "type": storage.kind, "content": storage.content.join(",")});
     for (key, value) in &storage.options {
         shown[key] = json!(value);
@@ -137,6 +137,7 @@ fn define(request: &Request, args: &Args) -> Answer {
         disabled: args.flag("disable"),
         shared: ["nfs", "cifs", "pbs"].contains(&kind) || args.flag("shared"),
         options: options(args),
+        password: args.text("password").map(str::to_owned),
     };
     state.storages.insert(id.to_owned(), storage);
     Ok(json!({"storage": id, "type": kind}))
@@ -166,6 +167,9 @@ fn redefine(request: &Request, args: &Args) -> Answer {
         }
     }
     storage.options.extend(options(args));
+    if let Some(password) = args.text("password") {
+        storage.password = Some(password.to_owned());
+    }
     Ok(json!({"storage": id, "type": kind}))
 }
 
