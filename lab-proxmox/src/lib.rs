@@ -2,8 +2,8 @@
 //!
 //! - [`Proxmox`] is the provider: which cluster, where its nodes answer, the API token, and how an endpoint proves that
 //!   it is one.
-//! - [`Vm`], [`Image`], [`CloudInit`], [`Snapshot`], [`Pool`], [`BackupServer`], [`BackupJob`], [`HighAvailability`]
-//!   and [`Rule`] are what can be declared.
+//! - [`Vm`], [`Image`], [`CloudInit`], [`Snapshot`], [`Pool`], [`BackupServer`], [`BackupJob`], [`HighAvailability`],
+//!   [`Group`] and [`Rule`] are what can be declared.
 //! - [`microk8s`] makes Kubernetes clusters of them.
 //! - [`Segment`] and [`Capacity`] are known to the lab alone: what an environment occupies, what a host has to give.
 //! - [`request`] builds what is sent, as values; [`client`] sends it.
@@ -29,8 +29,9 @@ pub use mac::Mac;
 pub use provider::{Fingerprint, Proxmox, Trust};
 pub use resource::{
     Address, Affinity, BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, Capacity, CloudInit,
-    CloudInitOutputs, Disk, FullClone, HighAvailability, HighAvailabilityOutputs, Image, ImageOutputs, Keep, Network,
-    Pool, PoolOutputs, Rule, RuleOutputs, Segment, Snapshot, SnapshotOutputs, Source, Startup, Vm, VmOutputs,
+    CloudInitOutputs, Disk, FullClone, Group, GroupOutputs, HighAvailability, HighAvailabilityOutputs, Image,
+    ImageOutputs, Keep, Network, Pool, PoolOutputs, Rule, RuleOutputs, Segment, Snapshot, SnapshotOutputs, Source,
+    Startup, Vm, VmOutputs,
 };
 pub use size::{Gib, Mib};
 pub use slot::{Bus, Slot};

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::microk8s::{self, Act, Member, Token};
 use crate::resource::{
-    BackupJob, BackupServer, Capacity, CloudInit, HighAvailability, Image, Pool, Rule, Segment, Snapshot, Vm,
+    BackupJob, BackupServer, Capacity, CloudInit, Group, HighAvailability, Image, Pool, Rule, Segment, Snapshot, Vm,
 };
 use lab_core::{Error, Input, Link, Provider, Realm, Result as Outcome, Secret, Types};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -64,7 +64,8 @@ impl Provider for Proxmox {
     fn types(types: &mut Types<Proxmox>) {
         types.add::<Image>().add::<CloudInit>().add::<Pool>().add::<Vm>().add::<Snapshot>();
         types.add::<Token>().add::<Member>().add::<microk8s::Kubeconfig>().add::<Act>();
-        types.add::<BackupServer>().add::<BackupJob>().add::<HighAvailability>().add::<Rule>();
+        types.add::<BackupServer>().add::<BackupJob>().add::<HighAvailability>();
+        types.add::<Group>().add::<Rule>();
         types.add::<Segment>().add::<Capacity>();
     }
 }

@@ -14,7 +14,7 @@ mod vm;
 pub use backup::{BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, Keep};
 pub use capacity::Capacity;
 pub use cloud_init::{CloudInit, CloudInitOutputs};
-pub use ha::{Affinity, HighAvailability, HighAvailabilityOutputs, Rule, RuleOutputs};
+pub use ha::{Affinity, Group, GroupOutputs, HighAvailability, HighAvailabilityOutputs, Rule, RuleOutputs};
 pub use image::{Image, ImageOutputs};
 pub use pool::{Pool, PoolOutputs};
 pub use segment::Segment;

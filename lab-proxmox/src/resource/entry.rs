@@ -23,6 +23,8 @@ pub(super) trait Entry: Resource<Proxmox> {
     const COMMENTED: bool = true;
     /// What it is called in its list.
     const KEY: &'static str;
+    /// What to know when the server has nothing of the kind; empty: every version has.
+    const VERSIONS: &'static str = "";
 
     /// Returns what it is called, as its id has it.
     fn name(&self) -> Option<String>;
@@ -66,7 +68,13 @@ pub(super) fn lock() -> Vec<Lock> {
 }
 
 async fn read<R: Entry>(client: &Client, name: &str) -> Result<Option<Value>> {
-    let all = client.send(&R::list()).await?;
+    let all = client.send(&R::list()).await.map_err(|error| {
+        let other = error.problem == Problem::Unsupported || error.text.contains("have been migrated to rules");
+        match (other, R::VERSIONS) {
+            (true, words) if !words.is_empty() => Error::invalid(format!("{}; {words}", error.text)),
+            _ => error.into(),
+        }
+    })?;
     let Some(row) = list(&all).iter().find(|row| field(row, R::KEY) == name) else { return Ok(None) };
     match R::item(name) {
         Some(item) => Ok(Some(client.send(&item).await?)),

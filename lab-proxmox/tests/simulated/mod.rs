@@ -4,8 +4,10 @@
 use lab_core::execute::disk::{Crash, FaultyDisk};
 use lab_core::execute::seal::{Ids, Keys};
 use lab_core::execute::{CallFault, Faults, KeySource, Ledger, Options, Report, Store, execute, observe, settle};
-use lab_core::plan::{self, Plan, Request, Verb};
+use lab_core::plan::{self, Plan, Verb};
 use lab_core::{Declared, Id, Link, ProgramError, Secret, Stack, State};
+use lab_proxmox::client::Task;
+use lab_proxmox::request::Request;
 use lab_proxmox::{Client, Proxmox, Trust};
 use lab_sim::proxmox::{Cluster, Host, Image, Storage, Token};
 use lab_sim::{Rack, Running, gigabytes};
@@ -76,21 +78,41 @@ impl Lab {
 
     /// Runs a verb in a process of its own, as far as the network can tell: what it leaves in flight dies with it.
     pub(crate) fn run(&self, program: Program, verb: Verb, faults: &Arc<Faults>) -> Result<Report, String> {
+        let options = Options { faults: faults.clone(), ..Options::default() };
+        self.carry_out(program, verb, false, options).map(|(_, report)| report)
+    }
+
+    /// Plans, having looked at everything if `refresh`, and carries that out, in a process of its own.
+    pub(crate) fn carry_out(
+        &self,
+        program: Program,
+        verb: Verb,
+        refresh: bool,
+        options: Options,
+    ) -> Result<(Plan, Report), String> {
         let process = runtime();
-        let report = process.block_on(async {
-            let (plan, declared, ledger, link) = self.plan(program, verb, false).await?;
+        let carried = process.block_on(async {
+            let (plan, declared, ledger, link) = self.plan(program, verb, refresh).await?;
             if !plan.problems.is_empty() {
                 return Err(plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
             }
-            let options = Options { faults: faults.clone(), ids: Arc::new(Ids::random()), ..Options::default() };
+            let options = Options { ids: Arc::new(Ids::random()), ..options };
             let report = execute(&plan, declared, ledger.clone(), link, options).await;
             if !report.stopped {
                 ledger.close().map_err(|error| error.to_string())?;
             }
-            Ok(report)
+            Ok((plan, report))
         });
         process.shutdown_background();
-        report
+        carried
+    }
+
+    /// Looks at everything and brings it to what is declared.
+    #[track_caller]
+    pub(crate) fn looking(&self, program: Program, verb: Verb) {
+        let carried = self.carry_out(program, verb, true, Options::default());
+        let (_, report) = carried.unwrap_or_else(|error| panic!("{verb}: {error}"));
+        assert!(report.complete(), "{verb} was not complete: {:#?}\n{:?}", report.failed, report.not_started);
     }
 
     /// Runs a verb undisturbed and to its end.
@@ -156,7 +178,7 @@ impl Lab {
         let (store, declared, link) = self.load(program)?;
         let ledger = Ledger::new(store, link.clock.clone());
         let seen = observe(declared.clone(), &ledger, &link, refresh).await;
-        let request = Request { verb, targets: Vec::new(), now: link.clock.now(), foreign: Vec::new() };
+        let request = plan::Request { verb, targets: Vec::new(), now: link.clock.now(), foreign: Vec::new() };
         let plan = ledger.with(|store| plan::plan(&declared, store.state(), &seen, &request));
         Ok((plan, declared, ledger, link))
     }
@@ -186,13 +208,30 @@ impl Lab {
         self.runtime.block_on(work)
     }
 
+    /// Begins a task by hand and waits for its end.
+    #[track_caller]
+    pub(crate) fn task(&self, request: &Request) {
+        self.by_hand(async |client| {
+            let upid = client.begin(request).await.unwrap_or_else(|error| panic!("{error}")).expect("a task");
+            loop {
+                match client.task(&upid).await.unwrap_or_else(|error| panic!("{error}")) {
+                    Task::Runs => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                    Task::Ended => return,
+                    other => panic!("{request}: {other:?}"),
+                }
+            }
+        });
+    }
+
+    /// The cluster as it is.
+    pub(crate) fn whole_world(&self) -> Value {
+        let _on_its_clock = self.runtime.enter();
+        self.running.world()["proxmox"][0].clone()
+    }
+
     /// The cluster as it is, without what is drawn.
     pub(crate) fn world(&self) -> Value {
-        let world = {
-            let _on_its_clock = self.runtime.enter();
-            self.running.world()["proxmox"][0].clone()
-        };
-        let mut world = unmarked(&world);
+        let mut world = unmarked(&self.whole_world());
         for machine in world["machines"].as_object_mut().into_iter().flatten() {
             machine.1.as_object_mut().expect("a machine").remove("guest");
         }

@@ -267,9 +267,14 @@ pub(crate) enum Todo {
 }
 
 fn locked(vmid: u32, lock: &str, node: &str) -> Error {
+    let then = match lock {
+        // What was being made has no description yet, and nothing else that says whose it is.
+        "create" | "clone" => format!(", and `qm destroy {vmid}` what it has made of the machine"),
+        _ => String::new(),
+    };
     Error::again(format!(
-        "VM {vmid} is locked ({lock}); if no task is at work on it, one that died has left the lock behind, and `qm \
-         unlock {vmid}` on {node} takes it away"
+        "VM {vmid} is locked ({lock}); if no task is at work on it, one that died has left the lock behind, and on \
+         {node} `qm unlock {vmid}` takes it away{then}"
     ))
 }
 
