@@ -304,6 +304,70 @@ fn nothing_connects_to_a_container_before_it_exists() {
     assert_eq!(yard.log(), ["create shop/box", "ready shop/box", "create shop/box#1/child"]);
 }
 
+/// What was taken from a child went over to the new container that replaces its own. The new one waited until the child
+/// was forgotten, the child until nobody was wired to it any more, and whoever was, for the new one: a circle.
+#[test]
+fn what_a_replaced_container_held_is_forgotten_wherever_it_stopped() {
+    let program = |new: bool| {
+        move |stack: &Stack| {
+            let rack = stack.provider("rack", Memory::at("rack"));
+            let stand = if new { "there" } else { "here" };
+            let container = rack.resource("box").add(Thing { stand: stand.into(), ..Thing::new("box", "box") });
+            let inside = stack.provider("inside", Memory::inside(&container));
+            let text = if new {
+                container.output(|container| container.room)
+            } else {
+                inside.resource("child").add(Thing::new("child", "in")).output(|child| child.text)
+            };
+            inside.resource("other").add(Thing::new("other", "in"));
+            rack.resource("wired").add(Thing::new("wired", text));
+            Ok(())
+        }
+    };
+    let applied = || {
+        let bench = Bench::new().knows::<Memory>();
+        bench.up_whole(program(false));
+        bench
+    };
+    for after in 1.. {
+        let bench = applied();
+        let trial = Trial { ask_after: vec![after], ..Trial::default() };
+        let whole = bench.attempt(program(true), Verb::Up, &trial).unwrap().complete();
+        bench.up_whole(program(true));
+        let log = bench.world().log();
+        assert!(!log.iter().any(|call| call.starts_with("delete") && call.ends_with("child")), "{log:?}");
+        assert_eq!(bench.state().records.len(), 3, "asked after {after}");
+        settled(&bench, program(true));
+        if whole {
+            break;
+        }
+    }
+}
+
+/// It was deleted by call after the outermost was gone, and with it every way in.
+#[test]
+fn what_has_effects_outside_is_deleted_before_whatever_contains_it_at_any_depth() {
+    let program = |stack: &Stack| {
+        let outer = stack.provider("rack", Memory::at("rack")).resource("outer").add(Thing::new("outer", "x"));
+        let middle =
+            stack.provider("in-outer", Memory::inside(&outer)).resource("middle").add(Thing::new("middle", "x"));
+        let inside = stack.provider("in-middle", Memory::inside(&middle));
+        inside.resource("volume").add(Thing { outside: true, lingers: 2, ..Thing::new("volume", "data") });
+        Ok(())
+    };
+    for destroy in [false, true] {
+        let bench = Bench::new().knows::<Memory>();
+        bench.up_whole(program);
+        bench.world().clear_log();
+        if destroy {
+            assert!(bench.destroy(program).complete());
+        } else {
+            bench.up_whole(nothing);
+        }
+        assert_eq!(bench.world().log(), ["delete rack/outer#1/middle#2/volume", "delete rack/outer"]);
+    }
+}
+
 /// A thing in a thing in a thing. What lay deepest was forgotten before anything was deleted: a destroy that was killed
 /// then, or whose deletion failed, left it behind as somebody else's, and the next `up` asked for it to be imported.
 #[test]

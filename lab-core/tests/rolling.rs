@@ -42,7 +42,8 @@ impl Fleet {
         }
         for (name, say) in NAMES.iter().zip(self.say).take(self.members) {
             let missed = Some(format!("{name} takes its place"));
-            let member = Odd { turn: self.turn, calls: 2, missed, ..Odd::new(name, say) };
+            let natural = self.turn != Turn::CreateFirst;
+            let member = Odd { natural, turn: self.turn, calls: 2, missed, ..Odd::new(name, say) };
             let member = shop.resource(name).rolling(&group).add(member);
             if self.acts {
                 let drain = Chore { what: format!("drain {name}") };
@@ -313,6 +314,117 @@ fn a_member_that_was_being_taken_away_goes_first_and_no_gate_is_asked_of_it() {
     assert_eq!(bench.state().open().count(), 1);
     bench.up_whole(fewer.program());
     assert_eq!(yard.log(), ["delete shop/m3", "gate", "delete shop/m4", "gate"]);
+}
+
+/// They took turns, with a gate between them: it was asked of a cluster that was not there yet.
+#[test]
+fn members_that_are_still_being_made_go_on_together_and_no_gate_is_asked() {
+    let (bench, yard) = yard();
+    let fleet = Fleet::default();
+    let trial = Trial { faults: Arc::new(Faults::at(4, CallFault::StopAfter)), ..Trial::default() };
+    assert!(bench.attempt(fleet.program(), Verb::Up, &trial).unwrap().stopped);
+    let made = yard.log();
+    assert!(made.iter().all(|call| call.starts_with("create")), "none is ready: {made:?}");
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    bench.up_whole(fleet.program());
+    let log = yard.log();
+    assert!(!log.contains(&"gate".to_owned()), "{log:?}");
+    settled(&bench, fleet.program());
+}
+
+#[test]
+fn members_whose_successors_stand_before_they_go_take_no_turns() {
+    let fleet = Fleet { turn: Turn::CreateFirst, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    bench.up_whole(fleet.saying("new").program());
+    let log = yard.log();
+    assert!(log[..3].iter().all(|call| call.starts_with("create")), "{log:?}");
+    assert!(!log.contains(&"gate".to_owned()), "{log:?}");
+    settled(&bench, fleet.saying("new").program());
+}
+
+/// Between its two halves nothing is recorded of it. It was taken for a new one, and another was taken away beside it.
+#[test]
+fn a_replacement_that_was_stopped_between_its_halves_is_finished_before_another_is_taken_away() {
+    let fleet = Fleet { turn: Turn::DeleteFirst, gate: false, members: 2, ..Fleet::default() };
+    let next = fleet.saying("new");
+    let mut between = 0;
+    for after in 1.. {
+        let (bench, yard) = applied(fleet);
+        let trial = Trial { ask_after: vec![after], ..Trial::default() };
+        if bench.attempt(next.program(), Verb::Up, &trial).unwrap().complete() {
+            break;
+        }
+        between += usize::from(bench.state().records.len() < 2);
+        bench.up_whole(next.program());
+        let mut missing: Option<String> = None;
+        let log = yard.log();
+        for call in &log {
+            match call.split_once(' ') {
+                Some(("delete", name)) => {
+                    assert_eq!(missing.replace(name.to_owned()), None, "asked after {after}: {log:?}");
+                }
+                Some(("ready", name)) if missing.as_deref() == Some(name) => missing = None,
+                _ => {}
+            }
+        }
+        settled(&bench, next.program());
+    }
+    assert!(between > 0, "it was never stopped there");
+}
+
+/// What is new goes first, before anybody is taken away, unless it needs what one of them becomes: that was a circle.
+#[test]
+fn a_new_member_that_needs_what_another_becomes_comes_after_it() {
+    let program = |say: &'static str, joins: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            let member =
+                |name: &str, say: Input<String>| Odd { turn: Turn::Interrupt, calls: 2, ..Odd::new(name, say) };
+            let first = shop.resource("m1").rolling(&group).add(member("m1", say.into()));
+            shop.resource("m2").rolling(&group).add(member("m2", say.into()));
+            if joins {
+                shop.resource("m3").rolling(&group).add(member("m3", first.output(|first| first.say).into()));
+            }
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    bench.up_whole(program("old", false));
+    yard.log();
+    bench.up_whole(program("new", true));
+    let log = yard.log();
+    let made = log.iter().position(|call| call == "create shop/m3");
+    let changed = log.iter().position(|call| call == "ready shop/m1");
+    assert!(changed < made, "{log:?}");
+    settled(&bench, program("new", true));
+}
+
+/// Half made in a first run, inside something that changes in the next, which takes another member's line away: the
+/// change waited for that member to go, the member for its turn, and its turn for the change.
+#[test]
+fn a_container_that_changes_does_not_wait_for_the_turns_of_what_it_holds() {
+    let program = |say: &'static str, both: bool| {
+        move |stack: &Stack| {
+            let container = stack.provider("shop", Shop::at("shop")).resource("box").add(Odd::new("box", say));
+            let inside = stack.provider("inside", Shop::inside(&container));
+            let group = stack.rolling("fleet", 1);
+            for name in ["m1", "m2"].into_iter().take(1 + usize::from(both)) {
+                inside.resource(name).rolling(&group).add(Odd { calls: 3, ..Odd::new(name, "x") });
+            }
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    // The box is looked for and made, m1 is looked for and made, and begins to become ready.
+    let trial = Trial { faults: Arc::new(Faults::at(5, CallFault::StopAfter)), ..Trial::default() };
+    assert!(bench.attempt(program("old", true), Verb::Up, &trial).unwrap().stopped);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    assert_eq!(bench.state().records.len(), 3, "{:?}", yard.log());
+    bench.up_whole(program("new", false));
+    assert_eq!(yard.things().len(), 2, "{:?}", yard.things());
+    settled(&bench, program("new", false));
 }
 
 #[test]

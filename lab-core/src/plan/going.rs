@@ -2,6 +2,7 @@
 
 use super::make::{Planner, TIMEOUT, words};
 use super::plan::{Action, Problem, Seen, Step, Verb};
+use super::resolve::inside;
 use crate::model::{Condemned, Deed, Impact, Record, Status, Urn, Why};
 use std::collections::BTreeSet;
 
@@ -14,14 +15,28 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns true when what contains it goes in this plan, or is gone.
+    pub(super) fn goes_along(&self, record: &Record) -> bool {
+        record.spec.container.as_ref().is_some_and(|container| self.gone(container)) || self.outlived(record)
+    }
+
+    /// Returns true when it lay in an earlier thing of its container's name: another one stands there now.
+    fn outlived(&self, record: &Record) -> bool {
+        let around = record.spec.container.as_ref().and_then(|container| self.state.records.get(container));
+        around.is_some_and(|around| record.spec.realm != inside(&around.mark))
+    }
+
     /// Returns true when something around it is gone already, and has taken it along.
     pub(super) fn vanished(&self, record: &Record) -> bool {
         let mut passed = BTreeSet::new();
+        if self.outlived(record) {
+            return true;
+        }
         let mut outer = record.spec.container.as_ref();
         while let Some(container) = outer.filter(|container| passed.insert(*container)) {
             let around = self.state.records.get(container);
             let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
-            if seen_gone || around.is_some_and(|record| record.status == Status::Gone) {
+            if seen_gone || around.is_some_and(|record| record.status == Status::Gone || self.outlived(record)) {
                 return true;
             }
             outer = around.and_then(|record| record.spec.container.as_ref());
@@ -120,7 +135,7 @@ impl<'a> Planner<'a> {
             }
         }
         for (urn, record) in left {
-            let inside = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            let inside = self.goes_along(record);
             let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
             if record.status == Status::Gone || seen_gone {
                 self.forget(urn, record, false, "it is gone");
@@ -146,7 +161,7 @@ impl<'a> Planner<'a> {
             }
         }
         for Condemned { urn, record, left_behind } in state.condemned.values() {
-            let container_gone = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
+            let container_gone = self.goes_along(record);
             if *left_behind {
                 self.warnings.push(format!(
                     "{} {} was left behind when what contained it went: delete it by hand, then `state forget {}`",

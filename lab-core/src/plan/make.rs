@@ -6,6 +6,7 @@ use super::drift::drift;
 use super::fate::{Fate, Fates};
 use super::graph::Graph;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
+use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
     Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
@@ -310,7 +311,7 @@ impl<'a> Planner<'a> {
             Ok(Realm::Stated(text)) => Some((Some(text), None)),
             Ok(Realm::Inside(urn)) => {
                 let mark = self.fates.0.get(&urn).and_then(|fate| fate.mark.clone());
-                Some((mark.map(|mark| format!("inside {mark}")), Some(urn)))
+                Some((mark.map(|mark| inside(&mark)), Some(urn)))
             }
             Err(_) => None,
         };
@@ -699,8 +700,7 @@ impl<'a> Planner<'a> {
     /// It is recorded in another realm than the one it is wanted in.
     fn elsewhere(&mut self, wanted: Wanted<'_>, record: &'a Record) {
         let urn = wanted.node.urn.clone();
-        let container_goes = record.spec.container.as_ref().is_some_and(|container| self.gone(container));
-        if !container_goes {
+        if !self.goes_along(record) {
             let reasons =
                 vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// - What is made comes after what it needs is made.
 /// - What is deleted goes after everything that needed it is gone, or no longer needs it.
-/// - What a replaced container held is forgotten after the container went and before it is made anew.
+/// - What a container held is forgotten once the container went, and each before it is made anew.
 /// - What takes over a claim comes after what held it let go.
 pub(super) fn order(
     mut steps: Vec<Step>,
@@ -85,13 +85,6 @@ pub(super) fn order(
                     }
                 }
             }
-        }
-    }
-    // What a container held is forgotten before anything is made in the new one.
-    for (urn, record) in &state.records {
-        let Some(container) = &record.spec.container else { continue };
-        if let (Some(make), Some(gone)) = (makes.get(container), removes.get(urn)) {
-            gone.iter().filter(|gone| !condemned(&steps[**gone])).for_each(|gone| wait(*make, *gone, false));
         }
     }
     // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that.

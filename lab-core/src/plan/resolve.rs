@@ -163,10 +163,16 @@ pub(crate) fn realm(provider: &str, declared: &Declared, values: &dyn Values) ->
     match provider.kind.realm(&provider.config, &declared.vault)? {
         Realm::Stated(text) => Ok(text),
         Realm::Inside(urn) => match values.mark(&urn) {
-            Some(mark) => Ok(format!("inside {mark}")),
+            Some(mark) => Ok(inside(&mark)),
             None => Err(format!("what it lives inside, {}, is not there", urn.short())),
         },
     }
+}
+
+/// Returns the realm of what lives inside the thing that an operation made: another thing of the same name is another
+/// realm.
+pub(super) fn inside(made: &Mark) -> String {
+    format!("inside {made}")
 }
 
 /// Returns `value` with everything computed.

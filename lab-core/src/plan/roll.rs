@@ -39,9 +39,16 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
 
 /// Returns true when a step takes its member away from its users for a while.
 fn disrupts(step: &Step) -> bool {
-    // Where the next one stands before this one goes, nobody misses it.
-    let goes = matches!(step.action, Action::Delete { condemned: false, .. });
-    goes || (step.interrupts.is_some() && !matches!(step.action, Action::Create | Action::Supersede))
+    match step.action {
+        // Where the next one stands before this one goes, nobody misses it.
+        Action::Delete { condemned, .. } => !condemned,
+        // What was not there is missed by nobody.
+        Action::Create | Action::Supersede | Action::Continue { making: true, .. } => false,
+        Action::Import { .. } | Action::Update | Action::Renew | Action::Continue { making: false, .. } => {
+            step.interrupts.is_some()
+        }
+        Action::Forget { .. } | Action::LeaveBehind | Action::Read | Action::Gate { .. } => false,
+    }
 }
 
 /// One member of a group, with what is done around it.
@@ -51,6 +58,14 @@ struct Member {
     last: Vec<usize>,
     /// An operation on it is open: it is down already, and no gate can be asked of it.
     down: bool,
+    /// It is declared and nothing is recorded of it: new, or between the two halves of a replacement that was cut off.
+    missing: bool,
+}
+
+impl Member {
+    fn steps(&self) -> impl Iterator<Item = usize> {
+        self.first.iter().chain(&self.last).copied()
+    }
 }
 
 /// Puts the disruptive steps of each group in turns, with gates between them.
@@ -80,7 +95,8 @@ pub(super) fn roll(mut steps: Vec<Step>, declared: &Declared, state: &State, pro
                 Some(earlier) => members[..=earlier].iter().flat_map(|member| member.last.clone()).collect(),
                 None => Vec::new(),
             };
-            let gates = if members[turn].down { Vec::new() } else { gate(&mut steps, turn, &earlier) };
+            let away = members[turn].down || members[turn].missing;
+            let gates = if away { Vec::new() } else { gate(&mut steps, turn, &earlier) };
             for first in &members[turn].first {
                 for step in earlier.iter().chain(&gates) {
                     steps[*first].after.push(After { step: *step, created: false });
@@ -123,34 +139,70 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         let record = state.records.get(&node.urn);
         let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
         let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
+        let missing = record.is_none();
         rolls |= disrupted;
-        if own.is_empty() || !(disrupted || down) {
+        if own.is_empty() || !(disrupted || down || missing) {
             continue;
         }
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
         known.insert(&node.urn);
-        members.push(Member { urn: node.urn.clone(), first, last, down });
+        members.push(Member { urn: node.urn.clone(), first, last, down, missing });
     }
     // A member whose line is gone is taken away in its turn as well.
     for (n, step) in steps.iter().enumerate() {
         let record = state.records.get(&step.urn);
         let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
-        let deleted = matches!(step.action, Action::Delete { .. });
+        let deleted = matches!(step.action, Action::Delete { condemned: false, .. });
         if member && deleted && known.insert(&step.urn) {
             let down = record.is_some_and(|record| record.open.is_some());
             rolls = true;
-            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down });
+            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down, missing: false });
         }
     }
     // Where nobody is taken away, those that are still being made need no turns.
     if !rolls {
         members.clear();
     }
-    // What is down already counts, and goes first.
-    members.sort_by_key(|member| !member.down);
     debug_assert!(members.iter().map(|member| &member.urn).collect::<BTreeSet<_>>().len() == members.len());
-    members
+    in_turn(members, steps)
+}
+
+/// Puts members in the order of their turns: none before those that it waits for anyway. What is down already counts, and
+/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan.
+fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
+    let mut of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (n, member) in members.iter().enumerate() {
+        member.steps().for_each(|step| of.entry(step).or_default().push(n));
+    }
+    let needs: Vec<BTreeSet<usize>> = members
+        .iter()
+        .enumerate()
+        .map(|(n, member)| {
+            let (mut passed, mut todo): (BTreeSet<usize>, Vec<usize>) = (BTreeSet::new(), member.steps().collect());
+            let mut needs = BTreeSet::new();
+            while let Some(step) = todo.pop() {
+                if passed.insert(step) {
+                    needs.extend(of.get(&step).into_iter().flatten().filter(|other| **other != n));
+                    todo.extend(steps[step].after.iter().map(|after| after.step));
+                }
+            }
+            needs.retain(|other: &usize| !member.down || members[*other].down);
+            needs
+        })
+        .collect();
+    let mut left: BTreeSet<(bool, bool, usize)> =
+        members.iter().enumerate().map(|(n, member)| (!member.down, !member.missing, n)).collect();
+    let mut taken: BTreeSet<usize> = BTreeSet::new();
+    let mut order = Vec::new();
+    while let Some(first) = left.first().copied() {
+        let next = left.iter().copied().find(|(.., n)| needs[*n].is_subset(&taken)).unwrap_or(first);
+        left.remove(&next);
+        taken.insert(next.2);
+        order.push(next.2);
+    }
+    let mut members: Vec<Option<Member>> = members.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|n| members[n].take()).collect()
 }
 
 /// The step of a member waits for what is done before it; when everything around it is done, the acts are forgotten,

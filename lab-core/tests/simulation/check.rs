@@ -76,8 +76,8 @@ pub(crate) fn live(life: &Life) -> Result<Tally, Broken> {
     let mut last = Program::default();
     for (n, round) in life.rounds.iter().enumerate() {
         let ran = living.round(round).map_err(|broken| in_round(broken, &format!("round {}", n + 1)))?;
-        drop(ran);
-        if !round.forbidden {
+        // A person who is not refused keeps the program: there was nothing yet that it would take away.
+        if !round.forbidden || ran.plan.is_some_and(|plan| plan.problems.is_empty()) {
             last = round.program.clone();
         }
     }
@@ -124,9 +124,9 @@ impl Living {
             why = ran.told();
             match self.oracle.explains(&ran, &round) {
                 Some("refused") if why.contains("wait for each other") => {
-                    let mut without = program.clone();
-                    without.lines.iter_mut().for_each(|line| line.number = None);
-                    let ran = self.round(&quiet(&without, Verb::Up))?;
+                    let mut without = round.clone();
+                    without.program.lines.iter_mut().for_each(|line| line.number = None);
+                    let ran = self.round(&without)?;
                     why = format!("{why}, without any claims: {}", ran.told());
                     tries += 1;
                     if !ran.complete() {

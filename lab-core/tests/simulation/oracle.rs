@@ -370,9 +370,7 @@ impl Oracle {
 
     /// Returns why a run that nothing disturbed may stop all the same.
     pub(crate) fn explains(&self, ran: &Ran, round: &Round) -> Option<&'static str> {
-        if !self.meddled.is_empty() {
-            return Some("somebody else was there");
-        }
+        let meddled = (!self.meddled.is_empty()).then_some("somebody else was there");
         if let Some(plan) = &ran.plan
             && !plan.problems.is_empty()
         {
@@ -392,7 +390,10 @@ impl Oracle {
                 }
                 problem.message.contains("wait for each other") && shuffled()
             };
-            return plan.problems.iter().all(each).then_some("refused");
+            return plan.problems.iter().all(each).then_some("refused").or(meddled);
+        }
+        if meddled.is_some() {
+            return meddled;
         }
         let report = ran.report.as_ref()?;
         let nothing =
