@@ -279,6 +279,9 @@ impl Machine {
                     return Err(status);
                 }
                 archive.extend(part.bytes);
+                if archive.len() as u64 > LARGEST_KUBECONFIG {
+                    return Err(Status::out_of_range(TOO_LARGE));
+                }
             }
             Ok(Response::new(archive))
         };
@@ -488,14 +491,24 @@ fn failure(metadata: Option<&Metadata>) -> Option<Status> {
     }
 }
 
+/// The most that a kubeconfig may have in bytes, packed or not: they have a few thousand. What answers in a machine's place
+/// may claim anything.
+const LARGEST_KUBECONFIG: u64 = 1 << 20;
+const TOO_LARGE: &str = "it is larger than a mebibyte";
+
 /// Returns the first file of a tar.gz. The machines never close the archive, so nothing after that file is read.
 fn unpack(archive: &[u8]) -> Result<String, String> {
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(archive));
+    let unpacked = flate2::read::GzDecoder::new(archive).take(LARGEST_KUBECONFIG);
+    let mut archive = tar::Archive::new(unpacked);
     let mut files = archive.entries().map_err(|error| error.to_string())?;
     let mut file = files.next().ok_or("the archive is empty")?.map_err(|error| error.to_string())?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
+    match file.size() {
+        size if size == text.len() as u64 => Ok(text),
+        size if size > LARGEST_KUBECONFIG => Err(TOO_LARGE.into()),
+        size => Err(format!("it is cut off: {} of {size} bytes came", text.len())),
+    }
 }
 
 /// Splits an address into host and port; IPv6 addresses with a port stand in brackets.
@@ -541,11 +554,36 @@ mod tests {
         builder.append_data(&mut header, "kubeconfig", content.as_bytes()).unwrap();
         let whole = builder.into_inner().unwrap();
         for length in [512 + content.len(), 512 + content.len().next_multiple_of(512), whole.len()] {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            gzip.write_all(&whole[..length]).unwrap();
-            assert_eq!(unpack(&gzip.finish().unwrap()).unwrap(), content);
+            assert_eq!(unpack(&pack(&whole[..length])).unwrap(), content);
         }
         assert!(unpack(b"no archive").is_err());
+        let cut = pack(&whole[..512 + content.len() - 1]);
+        assert_eq!(
+            unpack(&cut).unwrap_err(),
+            format!("it is cut off: {} of {} bytes came", content.len() - 1, content.len())
+        );
+    }
+
+    #[test]
+    fn an_archive_that_becomes_gigabytes_is_refused() {
+        for kind in [tar::EntryType::Regular, tar::EntryType::GNULongName, tar::EntryType::XHeader] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("kubeconfig").unwrap();
+            header.set_size(1 << 40);
+            header.set_entry_type(kind);
+            header.set_cksum();
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            gzip.write_all(header.as_bytes()).unwrap();
+            std::io::copy(&mut std::io::repeat(b'a').take(1 << 26), &mut gzip).unwrap();
+            let refused = unpack(&gzip.finish().unwrap()).unwrap_err();
+            assert!(kind != tar::EntryType::Regular || refused == TOO_LARGE, "{refused}");
+        }
+    }
+
+    fn pack(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
     }
 
     #[test]

@@ -186,10 +186,28 @@ fn write_scalar(text: &mut String, node: &Yaml, indent: usize) {
         Yaml::Null => text.push_str("null"),
         Yaml::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Yaml::Int(value) => text.push_str(&value.to_string()),
-        Yaml::Float(value) => text.push_str(&value.to_string()),
+        Yaml::Float(value) => text.push_str(&float(*value)),
         Yaml::Text(value) => write_string(text, value, indent),
         Yaml::List(_) => text.push_str("[]"),
         Yaml::Map(_) => text.push_str("{}"),
+    }
+}
+
+/// Writes a number as Go does, so that a whole one looks like an integer; beyond those it keeps its exponent.
+fn float(value: f64) -> String {
+    if value.is_nan() {
+        return ".nan".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { ".inf".into() } else { "-.inf".into() };
+    }
+    let scientific = format!("{value:e}");
+    match scientific.split_once('e').and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?))) {
+        Some((digits, exponent)) if !(-4..18).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -388,6 +406,34 @@ mod tests {
             let text = Yaml::map([("k", value)]).to_text();
             assert_eq!(text, format!("k: {written}\n"));
             assert_eq!(Yaml::parse(&text).unwrap(), [Yaml::map([("k", value)])]);
+        }
+    }
+
+    #[test]
+    fn numbers_come_back_as_they_were() {
+        for (value, written) in [
+            (0.5, "0.5"),
+            (3.0, "3"),
+            (-0.0001, "-0.0001"),
+            (0.000_015, "1.5e-05"),
+            (1e17, "100000000000000000"),
+            (1e19, "1e+19"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::INFINITY, ".inf"),
+            (f64::NEG_INFINITY, "-.inf"),
+            (f64::NAN, ".nan"),
+        ] {
+            let text = Yaml::map([("k", Yaml::Float(value))]).to_text();
+            assert_eq!(text, format!("k: {written}\n"));
+            if !value.is_finite() {
+                assert!(Yaml::parse(&text).is_err(), "no machine has {value}");
+                continue;
+            }
+            match Yaml::parse(&text).unwrap()[0].at(&["k"]) {
+                Some(Yaml::Int(read)) => assert_eq!(*read as f64, value),
+                Some(Yaml::Float(read)) => assert_eq!(*read, value),
+                read => panic!("{value} became {read:?}"),
+            }
         }
     }
 
