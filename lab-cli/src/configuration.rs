@@ -37,16 +37,25 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How often a document is decoded before what was found has to do: each problem takes one attempt, and a few more
+/// where it is not obvious what could stand in for it. A file that has hundreds of them is another file.
+const ATTEMPTS: usize = 1000;
+
 /// Reads `text` as a `T`, or returns every problem, in the order in which they stand. `file` is what they call it.
 ///
 /// Where a type accepts nothing that can be made up, keys that are missing beside a value of it that is wrong or missing
-/// are told once that is mended.
+/// are told once that is mended. So are the rest where hundreds are wrong, and then the last problem says so.
 pub fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Vec<Problem>> {
     let root = document::parse(file, text)?;
     let mut sheet = Sheet::new(file);
+    let mut attempts = 0;
     loop {
         let mut learned = false;
         for focus in sheet.focuses() {
+            attempts += 1;
+            if attempts > ATTEMPTS {
+                return Err(sheet.into_problems(false));
+            }
             sheet.begin(focus);
             match T::deserialize(Decoder::new(&root, &sheet)) {
                 Ok(value) if sheet.problems().is_empty() => return Ok(value),
@@ -59,7 +68,7 @@ pub fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Vec<Proble
             }
         }
         if !learned {
-            return Err(sheet.into_problems());
+            return Err(sheet.into_problems(true));
         }
     }
 }

@@ -103,6 +103,18 @@ fn a_sound_file_is_a_typed_value_that_knows_its_lines() {
     assert!(matches!(site.issuer, Some(Issuer::Acme(_))));
 }
 
+/// Thousands of problems are a file of another kind: what was found until then is told, and that there is more.
+#[test]
+fn a_file_in_which_everything_is_wrong_is_not_searched_to_its_end() {
+    let text: String = (0..5000).map(|n| format!("node{n} = {n}\n")).collect();
+    let problems = configuration::read::<BTreeMap<String, Node>>("dev.toml", &text).unwrap_err();
+    let (last, found) = problems.split_last().unwrap();
+    assert!(found.len() > 50, "{} were found", found.len());
+    assert!(last.to_string().contains("there may be more that is wrong"), "{last}");
+    let few: String = (0..20).map(|n| format!("node{n} = {n}\n")).collect();
+    assert_eq!(configuration::read::<BTreeMap<String, Node>>("dev.toml", &few).unwrap_err().len(), 20);
+}
+
 #[test]
 fn every_problem_is_listed_with_its_place() {
     let text = r#"

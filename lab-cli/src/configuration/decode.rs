@@ -34,8 +34,10 @@ pub(super) struct Sheet<'a> {
     problems: Vec<Problem>,
     /// Values of keys that are not known: passed over.
     dropped: BTreeSet<usize>,
-    /// Values that are wrong, and which of the made-up values stands in. When none passes they are asked for last.
+    /// Values that are wrong, and which of the made-up values stands in.
     wrong: BTreeMap<usize, usize>,
+    /// Those that are wrong and that nothing stands in for: asked for last.
+    hopeless: BTreeSet<usize>,
     /// Keys that are missing in a table, and which of the made-up values stands in.
     made: BTreeMap<usize, Vec<(&'static str, usize)>>,
     /// The value that is wrong and is asked for first among those, in this attempt.
@@ -77,6 +79,7 @@ impl<'a> Sheet<'a> {
             problems: Vec::new(),
             dropped: BTreeSet::new(),
             wrong: BTreeMap::new(),
+            hopeless: BTreeSet::new(),
             made: BTreeMap::new(),
             focus: None,
             shortened: RefCell::default(),
@@ -85,18 +88,12 @@ impl<'a> Sheet<'a> {
 
     /// Returns what to look at first, in turn: what is wrong in one place hides what comes after it elsewhere.
     pub(super) fn focuses(&self) -> Vec<Option<usize>> {
-        std::iter::once(None).chain(self.hopeless().map(Some)).collect()
-    }
-
-    /// Returns the values that are wrong and that nothing stands in for.
-    fn hopeless(&self) -> impl Iterator<Item = usize> {
-        self.wrong.iter().filter(|(_, candidate)| **candidate >= MADE_UP.len()).map(|(id, _)| *id)
+        std::iter::once(None).chain(self.hopeless.iter().copied().map(Some)).collect()
     }
 
     /// Returns what stands in for a value that is wrong.
     fn stand_in(&self, node: &Node) -> Option<MadeUp> {
-        let candidate = *self.wrong.get(&node.id)?;
-        (candidate < MADE_UP.len()).then_some(MadeUp { candidate })
+        self.wrong.get(&node.id).map(|candidate| MadeUp { candidate: *candidate })
     }
 
     pub(super) fn begin(&mut self, focus: Option<usize>) {
@@ -108,9 +105,14 @@ impl<'a> Sheet<'a> {
         &self.problems
     }
 
-    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+    /// Returns what is wrong; of a file in which more may be wrong when it was not `searched` to the end.
+    pub(super) fn into_problems(mut self, searched: bool) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
+        if let (false, Some(last)) = (searched, self.problems.last()) {
+            let more = "there may be more that is wrong; it is told once these are mended";
+            self.problems.push(Problem { message: more.into(), ..last.clone() });
+        }
         self.problems
     }
 
@@ -125,13 +127,18 @@ impl<'a> Sheet<'a> {
                 if candidate.1 >= MADE_UP.len() {
                     // Nothing passes: what is missing after it stays unknown, what is wrong elsewhere does not.
                     made.retain(|(made, _)| *made != name);
-                    self.wrong.insert(table, MADE_UP.len());
+                    self.wrong.remove(&table);
+                    self.hopeless.insert(table);
                 }
                 true
             }
             (_, Site::StandIn(id)) => match self.wrong.get_mut(&id) {
                 Some(candidate) => {
                     *candidate += 1;
+                    if *candidate >= MADE_UP.len() {
+                        self.wrong.remove(&id);
+                        self.hopeless.insert(id);
+                    }
                     true
                 }
                 None => false,
@@ -156,7 +163,7 @@ impl<'a> Sheet<'a> {
                 let Some(node) = find(root, id) else { return false };
                 // A rule over several values says nothing about those that are made up or left out.
                 let whole = self.is_whole(node);
-                if self.wrong.contains_key(&id) {
+                if self.wrong.contains_key(&id) || self.hopeless.contains(&id) {
                     return false;
                 }
                 self.wrong.insert(id, 0);
@@ -170,26 +177,32 @@ impl<'a> Sheet<'a> {
 
     /// Returns true when everything of `node` was shown as it is written.
     fn is_whole(&self, node: &Node) -> bool {
-        let made = self.made.iter().filter(|(_, made)| !made.is_empty()).map(|(table, _)| table);
-        let shortened = self.shortened.borrow();
-        !made.chain(&self.dropped).chain(self.wrong.keys()).chain(shortened.iter()).any(|id| node.holds(*id))
+        let within = node.ids();
+        !(self.made.range(within.clone()).any(|(_, made)| !made.is_empty())
+            || self.wrong.range(within.clone()).next().is_some()
+            || [&self.dropped, &self.hopeless, &self.shortened.borrow()].iter().any(|ids| holds(ids, node)))
     }
 
     /// Returns true when an element of a list is shown: one that is wrong would hide those after it.
     fn shows(&self, item: &Node) -> bool {
-        self.wrong.get(&item.id).is_none_or(|candidate| *candidate < MADE_UP.len()) && self.rank(item) < 2
+        !self.hopeless.contains(&item.id) && self.rank(item) < 2
     }
 
     /// Returns how late a value is asked for: what is in order first, then what this attempt is about.
     fn rank(&self, node: &Node) -> u8 {
-        if !self.hopeless().any(|id| node.holds(id)) {
+        if !holds(&self.hopeless, node) {
             0
-        } else if self.focus.is_some_and(|id| node.holds(id)) {
+        } else if self.focus.is_some_and(|id| node.ids().contains(&id)) {
             1
         } else {
             2
         }
     }
+}
+
+/// Returns true when one of `ids` is this node or within it.
+fn holds(ids: &BTreeSet<usize>, node: &Node) -> bool {
+    ids.range(node.ids()).next().is_some()
 }
 
 fn find(node: &Node, id: usize) -> Option<&Node> {

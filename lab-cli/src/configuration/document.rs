@@ -1,6 +1,7 @@
 //! A TOML document as a tree whose every value knows where it stands.
 
 use super::Problem;
+use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -14,8 +15,10 @@ pub(super) struct Position {
 /// A value and where it stands.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// What it is known by while problems are searched.
+    /// What it is known by while problems are searched. Numbered on the way in: what lies within has the numbers that
+    /// follow, up to `last`.
     pub(super) id: usize,
+    last: usize,
     /// The keys that lead to it, as a person writes them; empty for the whole document.
     pub(super) path: String,
     pub(super) at: Position,
@@ -40,24 +43,15 @@ pub(super) struct Key {
 }
 
 impl Node {
-    /// Returns true when the node `id` is this one or within it.
-    pub(super) fn holds(&self, id: usize) -> bool {
-        // Numbered on the way in: what lies within has the numbers that follow.
-        self.id <= id && id <= self.last()
-    }
-
-    fn last(&self) -> usize {
-        match &self.content {
-            Content::Text(_) | Content::Whole(_) | Content::Fraction(_) | Content::Truth(_) => self.id,
-            Content::List(items) => items.last().map_or(self.id, Node::last),
-            Content::Table(entries) => entries.last().map_or(self.id, |(_, node)| node.last()),
-        }
+    /// Returns the numbers of this node and of all within it.
+    pub(super) fn ids(&self) -> RangeInclusive<usize> {
+        self.id..=self.last
     }
 }
 
 /// Reads a document, or returns everything that is wrong with how it is written.
 pub(super) fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
-    let lines = Lines { file, text };
+    let lines = Lines::new(file, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         let mut builder = Builder { lines: &lines, next: 0, problems: Vec::new() };
@@ -77,15 +71,22 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
 struct Lines<'a> {
     file: &'a str,
     text: &'a str,
+    /// Where each line begins.
+    starts: Vec<usize>,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn new(file: &'a str, text: &'a str) -> Lines<'a> {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Lines { file, text, starts }
+    }
+
     fn position(&self, offset: usize) -> Position {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts.get(line.wrapping_sub(1)).copied().unwrap_or_default();
+        let column = self.text.get(start..offset).unwrap_or_default().chars().count() + 1;
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Position { line: small(line), column: small(column) }
+        Position { line: small(line.max(1)), column: small(column) }
     }
 
     fn problem(&self, at: Position, path: &str, message: &str) -> Problem {
@@ -119,7 +120,7 @@ impl Builder<'_> {
                 (key, node)
             })
             .collect();
-        Node { id, path, at, content: Content::Table(entries) }
+        self.made(id, path, at, Content::Table(entries))
     }
 
     fn node(&mut self, path: String, key: Position, value: Spanned<DeValue<'_>>) -> Node {
@@ -144,11 +145,17 @@ impl Builder<'_> {
                     self.node(format!("{path}[{n}]"), own, item)
                 });
                 let items = items.collect();
-                return Node { id, path, at, content: Content::List(items) };
+                return self.made(id, path, at, Content::List(items));
             }
             // A table stands where its name is written: its brackets may be many.
             DeValue::Table(table) => return self.table(path, key, table),
         };
-        Node { id: self.id(), path, at, content }
+        let id = self.id();
+        self.made(id, path, at, content)
+    }
+
+    /// Returns the node whose contents were the last to be numbered.
+    fn made(&self, id: usize, path: String, at: Position, content: Content) -> Node {
+        Node { id, last: self.next - 1, path, at, content }
     }
 }
