@@ -36,11 +36,11 @@ pub(crate) fn output(invocation: &Invocation<'_>, arguments: &arguments::Output)
         screen.exactly(format!("{value}\n").as_bytes());
     } else if arguments.name.is_some() {
         let text = show::text(&value);
-        screen.exactly(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
+        screen.result(&format!("{}\n", text.trim_end_matches('\n')));
     } else if value.is_object() {
         show::outputs(screen, &value);
     } else {
-        screen.exactly(format!("{}\n", show::text(&value)).as_bytes());
+        screen.result(&format!("{}\n", show::text(&value)));
     }
     Ok(0)
 }

@@ -1,6 +1,6 @@
 //! Progress: one stream of events, shown as JSON, as lines that are drawn over, or as plain lines.
 
-use crate::screen::Screen;
+use crate::screen::{Screen, harmless};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lab_core::Urn;
 use lab_core::execute::{Progress, Sink};
@@ -178,14 +178,14 @@ impl Lines {
             None => self.bars.add(bar),
         };
         bar.set_style(style("  {spinner} {wide_msg} {elapsed:>4}"));
-        bar.set_message(text);
+        bar.set_message(harmless(&text));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.steps.insert(urn.clone(), bar);
     }
 
     fn say(&self, urn: &Urn, text: String) {
         if let Some(bar) = self.steps.get(urn) {
-            bar.set_message(text);
+            bar.set_message(harmless(&text));
         }
     }
 

@@ -80,8 +80,7 @@ impl Screen {
         let mut text = "  ".repeat(depth);
         for (tone, piece) in pieces {
             let style = if self.colors { style(*tone) } else { Style::new() };
-            // Much of it was written by somebody else, who must not move the cursor of whoever reads it.
-            let piece = piece.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}");
+            let piece = harmless(piece);
             text.push_str(&format!("{style}{piece}{style:#}"));
         }
         let mut text = if self.colors { text } else { text.trim_end().to_owned() };
@@ -133,6 +132,14 @@ impl Screen {
         }
     }
 
+    /// Prints this text as the whole result: exactly, unless it is for a terminal.
+    pub(crate) fn result(&self, text: &str) {
+        match &self.bars {
+            Some(_) => self.exactly(harmless(text).as_bytes()),
+            None => self.exactly(text.as_bytes()),
+        }
+    }
+
     /// Prints exactly this, as the whole result.
     pub(crate) fn exactly(&self, bytes: &[u8]) {
         self.write(|streams| streams.out.write_all(bytes).and_then(|()| streams.out.flush()));
@@ -174,6 +181,12 @@ impl Screen {
             }
         }
     }
+}
+
+/// Returns what a terminal may be given: much of it was written by somebody else, who must not move the cursor of
+/// whoever reads it.
+pub(crate) fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
 }
 
 /// Shows that something takes its time.

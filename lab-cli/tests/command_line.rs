@@ -647,6 +647,25 @@ fn what_others_wrote_moves_no_cursor() {
 }
 
 #[test]
+fn what_others_wrote_is_an_output_as_it_is_and_moves_no_cursor() {
+    #[derive(serde::Serialize)]
+    struct Said {
+        banner: &'static str,
+    }
+    fn program(stack: &Stack) -> Result<Said, ProgramError> {
+        homelab::program(stack)?;
+        Ok(Said { banner: "\u{1b}[2Jwelcome\r\nhome" })
+    }
+    let bench = Bench::new();
+    assert_eq!(bench.run(program, "up --yes").exit, 0);
+    assert_eq!(bench.run(program, "output banner").out, "\u{1b}[2Jwelcome\r\nhome\n");
+    let seen = bench.run_in(program, "output banner", |around| around.terminal = true);
+    assert_eq!(seen.out, "\u{fffd}[2Jwelcome\u{fffd}\nhome\n");
+    let raw = bench.run_in(program, "output banner --raw", |around| around.terminal = true);
+    assert_eq!(raw.out, "\u{1b}[2Jwelcome\r\nhome");
+}
+
+#[test]
 fn a_command_line_that_is_not_understood_exits_64() {
     let bench = Bench::new();
     for arguments in ["", "upp", "up --parallel 0", "up @plan --target rack", "preview --color mauve"] {
