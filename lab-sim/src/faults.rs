@@ -27,6 +27,9 @@ pub enum Fault {
     Reboot,
     /// The machine loses power before the call has an effect, and never comes back.
     Dead,
+    /// A Proxmox request has its effect, and the node that passed it on to another one does not wait for the answer: it
+    /// says 596. Strikes at requests to the Proxmox API only.
+    GivenUp,
     /// A Proxmox task fails half way and cleans up after itself. Strikes at `task ...` only.
     TaskFails,
     /// A Proxmox task is killed half way: nothing is cleaned up, its locks stay. Strikes at `task ...` only.
@@ -97,29 +100,40 @@ pub struct Call {
 #[derive(Debug)]
 pub(crate) struct Injector {
     seed: u64,
-    faults: Faults,
     book: Mutex<Book>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
+    faults: Faults,
+    /// How many calls there were before these faults.
+    before: u64,
     calls: Vec<Call>,
     matched: BTreeMap<usize, u64>,
 }
 
 impl Injector {
     pub(crate) fn new(seed: u64, faults: Faults) -> Injector {
-        Injector { seed, faults, book: Mutex::default() }
+        Injector { seed, book: Mutex::new(Book { faults, ..Book::default() }) }
+    }
+
+    /// Replaces what goes wrong. Calls are counted from here.
+    pub(crate) fn disturb(&self, faults: Faults) {
+        let mut book = self.book();
+        book.before = book.calls.len() as u64;
+        book.matched.clear();
+        book.faults = faults;
     }
 
     /// Counts one call and returns what goes wrong with it; the first rule that applies wins.
     pub(crate) fn consult(&self, machine: IpAddr, name: &str) -> Option<Fault> {
         let mut book = self.book();
+        let book = &mut *book;
         let number = book.calls.len() as u64 + 1;
         let mut struck = None;
-        for (index, (when, fault)) in self.faults.rules.iter().enumerate() {
+        for (index, (when, fault)) in book.faults.rules.iter().enumerate() {
             let applies = match when {
-                When::Call(at) => *at == number,
+                When::Call(at) => *at == number - book.before,
                 When::Named(text, nth) if name.contains(text.as_str()) => {
                     let count = book.matched.entry(index).or_default();
                     *count += 1;

@@ -1,6 +1,6 @@
 //! A simulated lab that is switched on.
 
-use crate::faults::{Call, Injector};
+use crate::faults::{Call, Faults, Injector};
 use crate::proxy::{Dialled, Proxy};
 use crate::rack::{Contents, Options, Rack};
 use crate::talos::etcd::Member;
@@ -114,6 +114,11 @@ impl Running {
     /// Returns the calls that reached the lab so far, in order: connections, machine calls, Kubernetes requests.
     pub fn calls(&self) -> Vec<Call> {
         self.world.injector.calls()
+    }
+
+    /// Replaces what goes wrong from now on; calls are counted from here.
+    pub fn disturb(&self, faults: Faults) {
+        self.world.injector.disturb(faults);
     }
 
     /// Returns the connections that were attempted through the proxy, in the order of their answers.

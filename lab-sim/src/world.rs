@@ -174,7 +174,7 @@ impl World {
             .iter()
             .find_map(|datacenter| Some((datacenter, datacenter.host_at(address)?.name.clone())))?;
         match self.injector.consult(address, &format!("connect {address}:{port}")) {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => {}
             Some(Fault::Latency(delay)) => self.pause(delay).await,
             Some(Fault::Refused) => return Some(Dial::Refused),
             Some(Fault::Dropped | Fault::ReplyLost) => return Some(Dial::Broken),
@@ -199,7 +199,7 @@ impl World {
     async fn guest(&self, address: IpAddr, port: u16) -> Option<Dial> {
         let datacenter = self.datacenters.iter().find(|datacenter| datacenter.guest_at(address).is_some())?;
         match self.injector.consult(address, &format!("connect {address}:{port}")) {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => {}
             Some(Fault::Latency(delay)) => self.pause(delay).await,
             Some(Fault::Refused) => return Some(Dial::Refused),
             Some(Fault::Dropped | Fault::ReplyLost) => return Some(Dial::Broken),
@@ -232,7 +232,7 @@ impl World {
             return Dial::NoAnswer;
         };
         match self.injector.consult(address, &format!("connect {address}:{port}")) {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => {}
             Some(Fault::Latency(delay)) => self.pause(delay).await,
             Some(Fault::Refused) => return Dial::Refused,
             Some(Fault::Dropped | Fault::ReplyLost) => return Dial::Broken,

@@ -82,7 +82,7 @@ async fn answer(
     let name = format!("{} {}", request.method(), request.uri().path());
     let fault = world.injector.consult(address, &name);
     match fault {
-        None | Some(Fault::ReplyLost | Fault::Reboot) => {}
+        None | Some(Fault::ReplyLost | Fault::Reboot | Fault::GivenUp) => {}
         Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
         Some(Fault::Latency(delay)) => world.pause(delay).await,
         // The daemon behind the proxy of the node does not answer.
@@ -106,6 +106,7 @@ async fn answer(
             datacenter.power_loss(host, true);
             pending().await
         }
+        Some(Fault::GivenUp) => written(Err(Refusal::bare(596, "Connection timed out"))),
         None
         | Some(
             Fault::Latency(_)

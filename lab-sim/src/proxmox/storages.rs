@@ -33,11 +33,15 @@ pub(super) fn definitions(call: &Call, request: &Request, args: &Args) -> Answer
     match (call.method.as_str(), call.path.as_str()) {
         ("GET", "/storage") => {
             let state = request.datacenter.state();
-            let wanted = |storage: &Definition| args.text("type").is_none_or(|kind| kind == storage.kind);
+            let wanted = |id: &str, storage: &Definition| {
+                let path = format!("/storage/{id}");
+                let seen = request.token.demand_any(&path, &["Datastore.Audit", "Datastore.AllocateSpace"], None);
+                seen.is_ok() && args.text("type").is_none_or(|kind| kind == storage.kind)
+            };
             Ok(state
                 .storages
                 .iter()
-                .filter(|(_, storage)| wanted(storage))
+                .filter(|(id, storage)| wanted(id, storage))
                 .map(|(id, storage)| definition(id, storage))
                 .collect())
         }

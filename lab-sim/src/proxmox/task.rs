@@ -138,7 +138,7 @@ impl Worker {
             }
             Some(Fault::Latency(delay)) => self.datacenter.clock.sleep(delay).await,
             // A task has no reply of its own, and the rest is not about the middle of it.
-            None | Some(Fault::Refused | Fault::ReplyLost | Fault::TaskWarns) => {}
+            None | Some(Fault::Refused | Fault::ReplyLost | Fault::TaskWarns | Fault::GivenUp) => {}
         }
         self.datacenter.clock.sleep(half).await;
         Ok(())

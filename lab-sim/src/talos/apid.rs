@@ -115,7 +115,7 @@ async fn request_of(
     match fault {
         None | Some(Fault::ReplyLost | Fault::Reboot) => {}
         // For tasks of Proxmox only.
-        Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => {}
+        Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => {}
         Some(Fault::Latency(delay)) => world.pause(delay).await,
         Some(Fault::Refused) => {
             return grpc::respond(Err(Status::unavailable("connection error: desc = \"transport: refused\"")));
@@ -147,7 +147,8 @@ async fn request_of(
             | Fault::Dead
             | Fault::TaskFails
             | Fault::TaskDies
-            | Fault::TaskWarns,
+            | Fault::TaskWarns
+            | Fault::GivenUp,
         ) => grpc::respond(answer),
     }
 }

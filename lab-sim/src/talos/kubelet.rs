@@ -44,7 +44,7 @@ pub(crate) fn api(world: &Arc<World>, config: &Config, number: u64) -> kube::Api
             }
         };
         match fault {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => kube::Fault::None,
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => kube::Fault::None,
             Some(Fault::Latency(delay)) => kube::Fault::Delay(delay),
             Some(Fault::Refused) => kube::Fault::Status(503),
             Some(Fault::Dropped) => kube::Fault::DropBefore,

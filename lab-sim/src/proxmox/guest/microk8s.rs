@@ -291,7 +291,7 @@ fn faults(api: &kube::Api, system: &System) {
             return kube::Fault::DropBefore;
         };
         match world.injector.consult(address, &format!("{method} {path}")) {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns) => kube::Fault::None,
+            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => kube::Fault::None,
             Some(Fault::Latency(delay)) => kube::Fault::Delay(delay),
             Some(Fault::Refused) => kube::Fault::Status(503),
             Some(Fault::Dropped) => kube::Fault::DropBefore,
