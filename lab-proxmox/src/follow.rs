@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// How long to wait before asking again how far a task is.
 const POLL: Duration = Duration::from_secs(2);
+/// How a task ends that said nothing at its end.
+const KILLED: &str = "unexpected status";
 /// How long to wait before trying again what failed for a reason that passes.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,11 @@ pub(crate) async fn wait<R, O>(client: &Client, op: &Op<R>) -> Result<Option<Ste
         Task::Ended | Task::Lost => Ok(None),
         Task::Warned(said) => Ok(Some(At::Between.next(format!("{does}: done, with {said}"), Duration::ZERO))),
         Task::Failed(_) if !client.watches(&upid) => Ok(None),
+        Task::Failed(said) if said.starts_with(KILLED) => Err(Error::invalid(format!(
+            "{does}: its task was killed on {} ({said}); what it was at work on may still be locked",
+            upid.node()
+        ))
+        .perhaps()),
         Task::Failed(said) => {
             let text = format!("{does}: {said}");
             let ended = said.split(" [log: ").next().unwrap_or_default();

@@ -16,6 +16,9 @@ pub struct Request {
     pub params: Vec<(String, String)>,
     /// The file of an upload.
     pub file: Option<File>,
+    /// Which privileges it needs, where the server does not name them when it refuses: it does not when there is more
+    /// than one way.
+    pub needs: Option<String>,
 }
 
 /// What a request does.
@@ -61,7 +64,7 @@ impl Method {
 
 impl Request {
     fn new(method: Method, path: String) -> Request {
-        Request { method, path, params: Vec::new(), file: None }
+        Request { method, path, params: Vec::new(), file: None, needs: None }
     }
 
     /// Returns a request that reads.
@@ -101,6 +104,11 @@ impl Request {
     /// Returns the same request with a truth.
     pub fn truth(self, name: impl Into<String>, truth: bool) -> Request {
         self.with(name, u8::from(truth))
+    }
+
+    /// Returns the same request with the privileges that it needs.
+    fn needing(self, needs: String) -> Request {
+        Request { needs: Some(needs), ..self }
     }
 
     /// Returns the value of a parameter.
@@ -236,6 +244,9 @@ pub mod vm {
 
     /// Returns what clones a template.
     pub fn clone(clone: &Clone<'_>) -> Request {
+        let Clone { vmid, template, pool, .. } = clone;
+        let or = pool.map(|pool| format!(" or /pool/{pool}")).unwrap_or_default();
+        let needs = format!("VM.Clone on /vms/{template} and VM.Allocate on /vms/{vmid}{or}");
         Request::post(format!("{}/clone", path(clone.node, clone.template)))
             .with("newid", clone.vmid)
             .with("name", clone.name)
@@ -244,6 +255,7 @@ pub mod vm {
             .truth("full", clone.full)
             .maybe("storage", clone.storage)
             .maybe("pool", clone.pool)
+            .needing(needs)
     }
 
     /// Returns what changes the configuration, in a task: disks may take longer than a call may.
@@ -415,6 +427,10 @@ pub mod storage {
             .with("filename", file)
             .with("checksum", sha256)
             .with("checksum-algorithm", "sha256")
+            .needing(format!(
+                "Datastore.AllocateTemplate on /storage/{storage}, and Sys.AccessNetwork on /nodes/{node} or Sys.Audit \
+                 and Sys.Modify on /"
+            ))
     }
 
     /// Returns what uploads a file, which the server checks against its SHA-256.

@@ -303,6 +303,9 @@ impl Answer {
                 text.push_str(&format!(" {parameter}: {}", error.trim().replace('\n', " ")));
             }
         }
+        if let Some(needs) = request.needs.as_ref().filter(|_| self.status == 403 && !text.contains('(')) {
+            text.push_str(&format!("; it needs {needs}"));
+        }
         let problem = Problem::of(self.status, &text, &errors);
         // Parameters are checked, and rights are, before anything is done.
         let refused = problem.refuses() || matches!(self.status, 400 | 401 | 403 | 501);

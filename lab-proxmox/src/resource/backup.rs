@@ -226,6 +226,9 @@ impl Entry for BackupServer {
     fn list() -> Request {
         storage::definitions()
     }
+    fn seen_with(name: &str) -> String {
+        format!("Datastore.Audit on /storage/{name}")
+    }
     fn wanted(&self) -> Params {
         let mut wanted = Params::from([
             ("server".to_owned(), self.server.clone()),

@@ -36,6 +36,10 @@ pub(super) trait Entry: Resource<Proxmox> {
     fn item(_name: &str) -> Option<Request> {
         None
     }
+    /// Returns the privilege without which the list leaves it out; empty: without it there is no list.
+    fn seen_with(_name: &str) -> String {
+        String::new()
+    }
     /// Returns what is wanted of it.
     fn wanted(&self) -> Params;
     /// Returns the names of parameters that are taken away when they are not wanted.
@@ -155,7 +159,15 @@ pub(super) async fn apply<R: Entry + Data>(entry: &R, client: &Client, op: &Op<R
         if R::COMMENTED {
             params.insert("comment".into(), mark::write_line(entry.comment(), &op.mark));
         }
-        client.send(&entry.create(&name, params)).await?;
+        if let Err(error) = client.send(&entry.create(&name, params)).await {
+            let needs = R::seen_with(&name);
+            // It is taken, and by nothing that is listed.
+            if error.problem == Problem::Exists && !needs.is_empty() && read::<R>(client, &name).await?.is_none() {
+                let text = format!("{}: it is there and the token may not see it, which needs {needs}", error.text);
+                return Err(Error::unauthorised(text));
+            }
+            return Err(error.into());
+        }
         return Ok(At::Between.next(format!("{who} is made"), Duration::ZERO));
     };
     match owner::<R>(&there) {

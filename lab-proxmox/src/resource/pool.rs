@@ -42,6 +42,9 @@ impl Entry for Pool {
     fn list() -> Request {
         request::pool::list(None)
     }
+    fn seen_with(name: &str) -> String {
+        format!("Pool.Audit on /pool/{name}")
+    }
     fn wanted(&self) -> Params {
         Params::new()
     }

@@ -1,6 +1,8 @@
 //! A simulated Proxmox cluster, and programs that run against it over sockets, one `up` or `destroy` at a time.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod everything;
+
 use lab_core::execute::disk::{Crash, FaultyDisk};
 use lab_core::execute::seal::{Ids, Keys};
 use lab_core::execute::{CallFault, Faults, KeySource, Ledger, Options, Report, Store, execute, observe, settle};
@@ -223,6 +225,32 @@ impl Lab {
         });
     }
 
+    /// Makes the host of this number lose power, for good unless `again`.
+    pub(crate) fn power_loss(&self, n: u8, again: bool) {
+        let _on_its_clock = self.runtime.enter();
+        self.running.power_loss([10, 0, 0, 10 + n].into(), again);
+    }
+
+    /// Waits until every host is back and no task is at work.
+    pub(crate) fn at_rest(&self) {
+        self.by_hand(async |client| {
+            loop {
+                let tasks = client.send(&Request::get("/cluster/tasks")).await;
+                let nodes = client.send(&lab_proxmox::request::nodes()).await;
+                let rest = |rows: &Value, rests: fn(&Value) -> bool| {
+                    rows.as_array().is_some_and(|rows| rows.iter().all(rests))
+                };
+                if let (Ok(tasks), Ok(nodes)) = (tasks, nodes)
+                    && rest(&tasks, |task| task.get("endtime").is_some())
+                    && rest(&nodes, |node| node["status"] == "online")
+                {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        });
+    }
+
     /// The cluster as it is.
     pub(crate) fn whole_world(&self) -> Value {
         let _on_its_clock = self.runtime.enter();
@@ -249,24 +277,26 @@ fn runtime() -> Runtime {
 }
 
 /// Marks are drawn by lot: one is like the other here.
+pub(crate) fn steady(text: &str) -> String {
+    let mut plain = String::new();
+    let mut run = String::new();
+    for c in text.chars().chain(['\0']) {
+        if c.is_ascii_hexdigit() && !c.is_ascii_uppercase() {
+            run.push(c);
+            continue;
+        }
+        plain.push_str(if run.len() == 32 { "MARK" } else { &run });
+        run.clear();
+        if c != '\0' {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
 fn unmarked(value: &Value) -> Value {
     match value {
-        Value::String(text) => {
-            let mut plain = String::new();
-            let mut run = String::new();
-            for c in text.chars().chain(['\0']) {
-                if c.is_ascii_hexdigit() && !c.is_ascii_uppercase() {
-                    run.push(c);
-                    continue;
-                }
-                plain.push_str(if run.len() == 32 { "MARK" } else { &run });
-                run.clear();
-                if c != '\0' {
-                    plain.push(c);
-                }
-            }
-            json!(plain)
-        }
+        Value::String(text) => json!(steady(text)),
         Value::Array(list) => list.iter().map(unmarked).collect(),
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), unmarked(value))).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
