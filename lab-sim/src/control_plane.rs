@@ -20,8 +20,11 @@ use rcgen::PKCS_ECDSA_P256_SHA256;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::{Authority, Leaf, Purpose, decode_pem};
@@ -101,6 +104,7 @@ pub struct ControlPlane {
     client: Arc<ClientConfig>,
     // In the order of their start.
     processes: Vec<Process>,
+    inside: JoinHandle<()>,
     directory: TempDir,
 }
 
@@ -209,6 +213,11 @@ impl ControlPlane {
         let service = file("service-accounts.key", &credentials.service_accounts.0)?;
         // Of an elliptic curve, the API server reads the public key only from a file of its own.
         let service_public = file("service-accounts.pub", &credentials.service_accounts.1)?;
+        // Webhooks and aggregated APIs have addresses of the cluster's services, which lead nowhere here or, worse, to
+        // somebody else: the API server is told to reach them through a proxy of ours, and knows no other way.
+        let socket = directory.path().join("inside");
+        let inside = tokio::spawn(nobody(UnixListener::bind(&socket)?));
+        let egress = file("egress.json", &egress(&socket))?;
         let client_config = client(&credentials)?;
         let [client, peer, secure] = free_ports()?;
         let mut plane = ControlPlane {
@@ -218,6 +227,7 @@ impl ControlPlane {
             key: credentials.administrator.1,
             client: client_config,
             processes: Vec::new(),
+            inside,
             directory,
         };
         let etcd = format!("http://127.0.0.1:{client}");
@@ -246,6 +256,7 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={service}"),
             format!("--service-account-issuer=https://127.0.0.1:{secure}"),
             format!("--service-cluster-ip-range={SERVICES}"),
+            format!("--egress-selector-config-file={egress}"),
             "--authorization-mode=RBAC".into(),
             "--allow-privileged=true".into(),
         ];
@@ -337,6 +348,7 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     /// Ends all processes, the last that was started first, before the directory that they write to goes.
     fn drop(&mut self) {
+        self.inside.abort();
         while let Some(mut process) = self.processes.pop() {
             // The guard kills its program once our end of the pipe is closed.
             drop(process.child.stdin.take());
@@ -345,6 +357,27 @@ impl Drop for ControlPlane {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+    }
+}
+
+/// Returns the API server's configuration of the way into its cluster: HTTP CONNECT over a socket of this machine.
+fn egress(socket: &Path) -> String {
+    // Over TCP without TLS API servers crash (1.34.4 does).
+    let transport = json!({"uds": {"udsName": socket}});
+    let connection = json!({"proxyProtocol": "HTTPConnect", "transport": transport});
+    let selections = [json!({"name": "cluster", "connection": connection})];
+    let kind = "EgressSelectorConfiguration";
+    json!({"apiVersion": "apiserver.k8s.io/v1beta1", "kind": kind, "egressSelections": selections}).to_string()
+}
+
+/// Answers for a cluster in which nobody listens.
+async fn nobody(listener: UnixListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await;
+        });
     }
 }
 

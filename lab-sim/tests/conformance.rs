@@ -87,8 +87,10 @@ fn stable(value: Value) -> Value {
     }
 }
 
-/// Returns a text in which every uid is `UID`, every time `TIME` and every version in parentheses `(N)`.
+/// Returns a text in which every uid is `UID`, every time `TIME`, and every version, in parentheses or of an object that
+/// is quoted, `N`.
 fn nameless(text: &str) -> String {
+    const VERSION: &str = r#"resourceVersion\":\""#;
     let shape = |start: usize, pattern: &str| {
         let found = text.as_bytes().get(start..start + pattern.len())?;
         let fits = found.iter().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {
@@ -110,6 +112,10 @@ fn nameless(text: &str) -> String {
         } else if text[at..].starts_with("(") && digits > 0 && text[at + 1 + digits..].starts_with(")") {
             out.push_str("(N)");
             at += digits + 2;
+        } else if let Some(rest) = text[at..].strip_prefix(VERSION) {
+            out.push_str(VERSION);
+            out.push('N');
+            at += VERSION.len() + rest.bytes().take_while(u8::is_ascii_digit).count();
         } else {
             out.push(next);
             at += next.len_utf8();
@@ -222,4 +228,38 @@ async fn nothing_of_a_control_plane_outlives_it() {
     tokio::net::TcpStream::connect(address).await.unwrap();
     drop(plane);
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the server is gone");
+}
+
+/// A webhook is at an address of the cluster's services. On the machine of whoever runs the tests that is nobody's, or
+/// somebody else's.
+#[tokio::test]
+async fn a_real_api_server_dials_nobody_for_a_webhook() {
+    let Some(assets) = assets("a_real_api_server_dials_nobody_for_a_webhook") else { return };
+    let plane = ControlPlane::start(&assets).await.unwrap();
+    let send = async |path: &str, body: Value| {
+        let sent = plane.request("POST", path, "application/json", body.to_string().into_bytes()).await;
+        let (code, answer) = sent.unwrap();
+        (code, serde_json::from_slice::<Value>(&answer).unwrap())
+    };
+    let service = json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443}]}});
+    assert_eq!(send("/api/v1/namespaces/default/services", service).await.0, 201);
+    let hook = json!({
+        "name": "hook.example.org", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": {"service": {"name": "hook", "namespace": "default"}},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}],
+    });
+    let configuration = json!({"metadata": {"name": "hook"}, "webhooks": [hook]});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    assert_eq!(send(path, configuration).await.0, 201);
+    let mut answer = (0, Value::Null);
+    for n in 0..100 {
+        let map = json!({"metadata": {"name": format!("map-{n}")}});
+        answer = send("/api/v1/namespaces/default/configmaps", map).await;
+        if answer.0 == 500 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let said = answer.1["message"].as_str().unwrap_or_default();
+    assert!(said.contains("hook.example.org") && said.contains("502"), "{said}");
 }
