@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use cluster::{Thing, declare, refused, things, unready};
+use cluster::{Judge, Thing, declare, refused, refused_by, things, unready};
 use lab_addons::certificates::{CertManager, ClusterIssuer, certificate};
 use lab_addons::monitoring::{Grafana, Monitoring};
 use lab_addons::policy::one_at_a_time;
@@ -82,6 +82,18 @@ fn texts(items: &[Value], pointer: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_cluster_takes_every_object_by_strict_validation() {
     let refused = refused(&things(&evening())).await;
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// With rules that only a real one evaluates, and defaults, conversions and quantities as it reads them. Webhooks come
+/// last: nobody is there to answer for them.
+#[tokio::test]
+async fn a_real_api_server_takes_every_object_by_strict_validation() {
+    let test = "a_real_api_server_takes_every_object_by_strict_validation";
+    let Some(judge) = Judge::real(test).await else { return };
+    let mut things = things(&evening());
+    things.sort_by_key(|thing| thing.kind().ends_with("WebhookConfiguration"));
+    let refused = refused_by(&judge, &things).await;
     assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 

@@ -1,4 +1,4 @@
-//! A program's objects, and a stand-in of a cluster that judges them.
+//! A program's objects, and the cluster that judges them: a stand-in, or a real API server where there is one.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use lab_core::model::{Clock, Declared, Scope, Secret, Stack, Urn, Vault};
@@ -6,9 +6,29 @@ use lab_core::plan::Graph;
 use lab_kube::{Kubernetes, Readiness, Related};
 use lab_sim::kube::controllers::Settings;
 use lab_sim::kube::{Api, Call, Identity, Options};
+use lab_sim::{Assets, ControlPlane};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::time::Duration;
+
+/// What judges.
+pub(crate) enum Judge {
+    StandIn(Api),
+    Real(Box<ControlPlane>),
+}
+
+impl Judge {
+    /// Returns a real API server; without one says so past the test runner, which keeps what passes quiet.
+    pub(crate) async fn real(test: &str) -> Option<Judge> {
+        let Some(assets) = Assets::find().unwrap() else {
+            let how = "tests/control-plane/build DIRECTORY makes one; then set KUBEBUILDER_ASSETS=DIRECTORY";
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: there is no real control plane. {how}");
+            return None;
+        };
+        Some(Judge::Real(Box::new(ControlPlane::start(&assets).await.unwrap())))
+    }
+}
 
 /// What a program declares on one cluster.
 pub(crate) fn declare(program: impl FnOnce(&Scope<'_, Kubernetes>)) -> Declared {
@@ -78,10 +98,14 @@ pub(crate) fn things(declared: &Declared) -> Vec<Thing> {
 
 /// Applies every object in order to a new cluster, as strictly as it can be told to, and returns what it refused.
 pub(crate) async fn refused(things: &[Thing]) -> Vec<String> {
-    let api = api();
+    refused_by(&Judge::StandIn(api()), things).await
+}
+
+/// Applies every object in order, as strictly as the judge can be told to, and returns what it refused.
+pub(crate) async fn refused_by(judge: &Judge, things: &[Thing]) -> Vec<String> {
     let mut refused = Vec::new();
     for thing in things {
-        refused.extend(apply(&api, thing).await.err());
+        refused.extend(apply(judge, thing).await.err());
     }
     refused
 }
@@ -90,25 +114,26 @@ pub(crate) async fn refused(things: &[Thing]) -> Vec<String> {
 /// first that does not become so.
 pub(crate) async fn unready(things: &[Thing]) -> Option<String> {
     let api = api();
+    let judge = Judge::StandIn(api.clone());
     for node in ["one", "two", "three"] {
         let body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"kubernetes.io/os": "linux"}}});
-        send(&api, "PATCH", &format!("/api/v1/nodes/{node}"), &body).await;
+        send(&judge, "PATCH", &format!("/api/v1/nodes/{node}"), &body).await;
         let status = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        let (code, why) = send(&api, "PATCH", &format!("/api/v1/nodes/{node}/status"), &status).await;
+        let (code, why) = send(&judge, "PATCH", &format!("/api/v1/nodes/{node}/status"), &status).await;
         assert_eq!(code, 200, "{why}");
     }
     api.start_controllers(Settings::default());
     for thing in things {
-        apply(&api, thing).await.unwrap();
+        apply(&judge, thing).await.unwrap();
         let mut status = Readiness::Waiting { reason: "not looked at yet".into() };
         for _ in 0..500 {
-            let (_, live) = send(&api, "GET", &path(thing), &Value::Null).await;
+            let (_, live) = send(&judge, "GET", &path(thing), &Value::Null).await;
             let mut related = Related::default();
             let class = thing.text("/spec/storageClassName");
             if thing.kind() == "PersistentVolumeClaim" {
                 let (code, class) =
-                    send(&api, "GET", &format!("/apis/storage.k8s.io/v1/storageclasses/{class}"), &Value::Null).await;
+                    send(&judge, "GET", &format!("/apis/storage.k8s.io/v1/storageclasses/{class}"), &Value::Null).await;
                 related.storage_class = (code == 200).then_some(class);
             }
             status = lab_kube::readiness::status_with(&live, &related);
@@ -139,30 +164,44 @@ fn path(thing: &Thing) -> String {
     format!("{root}/{}{within}/{}/{}", kind.version, kind.plural, thing.text("/metadata/name"))
 }
 
-async fn apply(api: &Api, thing: &Thing) -> Result<(), String> {
+async fn apply(judge: &Judge, thing: &Thing) -> Result<(), String> {
     let body = lab_kube::body::plain(thing.body.clone());
-    // A definition is served a moment after it is accepted, as on a real cluster.
+    // A definition is served a moment after it is accepted.
+    let (tries, pause) = match judge {
+        Judge::StandIn(_) => (50, Duration::from_millis(10)),
+        Judge::Real(_) => (100, Duration::from_millis(200)),
+    };
     let mut answer = (0, Value::Null);
-    for _ in 0..50 {
-        answer = send(api, "PATCH", &path(thing), &body).await;
+    for _ in 0..tries {
+        answer = send(judge, "PATCH", &path(thing), &body).await;
         if answer.0 != 404 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(pause).await;
     }
     let (code, why) = answer;
     if (200..300).contains(&code) { Ok(()) } else { Err(format!("{}: {code} {}", thing.name, why["message"])) }
 }
 
-async fn send(api: &Api, method: &str, path: &str, body: &Value) -> (u16, Value) {
+async fn send(judge: &Judge, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let query = if method == "PATCH" { "fieldManager=lab&fieldValidation=Strict" } else { "" };
+    let content_type = "application/apply-patch+yaml";
+    let sent = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() };
+    let api = match judge {
+        Judge::StandIn(api) => api,
+        Judge::Real(plane) => {
+            let (code, answer) = plane.request(method, &format!("{path}?{query}"), content_type, sent).await.unwrap();
+            return (code, serde_json::from_slice(&answer).unwrap_or(Value::Null));
+        }
+    };
     let call = Call {
         method: method.into(),
         path: path.into(),
-        query: if method == "PATCH" { "fieldManager=lab&fieldValidation=Strict".into() } else { String::new() },
-        content_type: "application/apply-patch+yaml".into(),
+        query: query.into(),
+        content_type: content_type.into(),
         accept: "application/json".into(),
         agent: "lab".into(),
-        body: if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() },
+        body: sent,
     };
     let response = api.respond(call, Some(&Identity::administrator())).await.unwrap();
     let code = response.status().as_u16();
