@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 
 /// How the outside is reached in this run.
 #[derive(Clone)]
@@ -75,13 +76,26 @@ const PATIENCE: u32 = 30;
 /// The clock of a run: the system's, one that runs faster, or one that stands still until told.
 ///
 /// Pauses are measured on it too, so a simulated lab whose machines boot in simulated minutes is waited for in
-/// milliseconds.
+/// milliseconds. Clones are the same clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
+    pace: watch::Sender<Pace>,
+}
+
+/// How a clock has been running since it was last told.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
     origin: SystemTime,
     // Not `std`'s: this one follows a paused runtime.
     started: tokio::time::Instant,
     speed: u32,
+}
+
+impl Pace {
+    fn now(self) -> SystemTime {
+        let passed = self.started.elapsed().saturating_mul(self.speed).min(FAR);
+        self.origin.checked_add(passed).unwrap_or(self.origin)
+    }
 }
 
 impl Clock {
@@ -106,13 +120,19 @@ impl Clock {
 
     /// Returns a clock that starts at `origin` and follows the runtime; on a paused runtime it is deterministic.
     pub fn starting(origin: SystemTime, speed: u32) -> Clock {
-        Clock { origin, started: tokio::time::Instant::now(), speed }
+        Clock { pace: watch::Sender::new(Pace { origin, started: tokio::time::Instant::now(), speed }) }
+    }
+
+    /// Lets the clock run `speed` times as fast as the wall's from now on. It neither jumps nor does it forget who waits:
+    /// what is left of a pause is as long on this clock as it was.
+    pub fn run_at(&self, speed: u32) {
+        let (started, speed) = (tokio::time::Instant::now(), speed.max(1));
+        self.pace.send_modify(|pace| *pace = Pace { origin: pace.now(), started, speed });
     }
 
     /// Returns the time.
     pub fn now(&self) -> SystemTime {
-        let passed = self.started.elapsed().saturating_mul(self.speed).min(FAR);
-        self.origin.checked_add(passed).unwrap_or(self.origin)
+        self.pace.borrow().now()
     }
 
     /// Returns the time in `time` from now, however long that is.
@@ -124,21 +144,35 @@ impl Clock {
     /// Returns how long to be patient for what should take `time`. A clock that runs fast leaves this machine less real
     /// time for its own work, which does not run faster: it is given more of the clock's.
     pub fn patience(&self, time: Duration) -> Duration {
-        time.saturating_mul((self.speed / PATIENCE).max(1))
+        time.saturating_mul((self.pace.borrow().speed / PATIENCE).max(1))
     }
 
     /// Waits for `pause` of this clock's time.
     pub async fn sleep(&self, pause: Duration) {
-        tokio::time::sleep(pause / self.speed).await;
+        let mut pace = self.pace.subscribe();
+        let mut left = pause;
+        loop {
+            let (speed, from) = {
+                let pace = pace.borrow_and_update();
+                (pace.speed, pace.now())
+            };
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(left / speed) => return,
+                // The sender lives as long as `self`.
+                _ = pace.changed() => left = left.saturating_sub(self.now().duration_since(from).unwrap_or_default()),
+            }
+        }
     }
 }
 
-/// Writes a [`Clock::scaled`] as another process can be told it: `900@1763769600.250`, its speed and the second since
-/// 1970 at which it showed the system's time.
+/// Writes a [`Clock::scaled`] that has always run at one speed as another process can be told it: `900@1763769600.250`,
+/// its speed and the second since 1970 at which it showed the system's time.
 impl fmt::Display for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let began = self.origin.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        write!(f, "{}@{}.{:03}", self.speed, began.as_secs(), began.subsec_millis())
+        let Pace { origin, speed, .. } = *self.pace.borrow();
+        let began = origin.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        write!(f, "{speed}@{}.{:03}", began.as_secs(), began.subsec_millis())
     }
 }
 
@@ -161,6 +195,22 @@ impl FromStr for Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_goes_on_at_another_speed_without_a_jump() {
+        let began = SystemTime::UNIX_EPOCH;
+        let clock = Clock::starting(began, 60);
+        let passed = || clock.now().duration_since(began).unwrap();
+        let (real, waiting) = (tokio::time::Instant::now(), clock.clone());
+        let waiting = tokio::spawn(async move { waiting.sleep(Duration::from_secs(600)).await });
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        clock.run_at(2);
+        assert_eq!(passed(), Duration::from_secs(240));
+        waiting.await.unwrap();
+        // Four seconds at sixty, and what was left of ten minutes at two.
+        assert_eq!(real.elapsed().as_secs(), 4 + 180);
+        assert_eq!(passed().as_secs(), 600);
+    }
 
     #[tokio::test]
     async fn a_clock_that_another_process_is_told_shows_the_same_time() {
