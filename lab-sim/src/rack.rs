@@ -3,6 +3,7 @@
 //! It is deliberately not derived from a program: a machine that the program names and that is not here does not
 //! answer, as in life.
 
+use crate::control_plane::Assets;
 use crate::faults::Faults;
 use crate::proxmox;
 use crate::running::Running;
@@ -111,12 +112,15 @@ pub struct Options {
     pub speed: u32,
     /// What goes wrong.
     pub faults: Faults,
+    /// The binaries of a real control plane, which then runs the Talos clusters instead of the embedded stand-in. It takes
+    /// its time: while one runs, ten simulated seconds pass in a second, and no more.
+    pub control_plane: Option<Assets>,
 }
 
 impl Default for Options {
     /// A machine installs and boots in half a second, and nothing goes wrong.
     fn default() -> Options {
-        Options { seed: 1, speed: 900, faults: Faults::none() }
+        Options { seed: 1, speed: 900, faults: Faults::none(), control_plane: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A simulated lab that is switched on.
 
-use crate::faults::{Call, Faults, Injector};
+use crate::faults::{Call, Faults};
 use crate::proxy::{Dialled, Proxy};
 use crate::rack::{Contents, Options, Rack};
 use crate::talos::etcd::Member;
@@ -40,16 +40,7 @@ impl Running {
             }
             nodes.insert(machine.address, Arc::new(Node::new(machine.clone())));
         }
-        let injector = Injector::new(options.seed, options.faults.clone());
-        let world = World::new(
-            clock.clone(),
-            options.seed,
-            injector,
-            nodes,
-            rack.names.clone(),
-            rack.nfs.clone(),
-            rack.proxmox.clone(),
-        );
+        let world = World::new(clock.clone(), nodes, rack, &options);
         for node in world.nodes.values() {
             if node.spec.holds == Contents::Foreign {
                 let config = foreign(&node.spec).map_err(io::Error::other)?;
@@ -61,7 +52,8 @@ impl Running {
                 });
                 let member: Member = member_of(node, &world);
                 let id = member.id;
-                let etcd = world.bootstrap(&config, member);
+                // Somebody else's: the stand-in is enough for what anybody does with it.
+                let etcd = world.bootstrap(&config, member, None);
                 etcd.set_running(id, node.spec.on);
                 node.change(|state| state.disk.etcd = Some((etcd, id)));
             }
@@ -198,7 +190,7 @@ impl Running {
                     "name": etcd.name,
                     "members": members,
                     "quorum": etcd.has_quorum(),
-                    "kubernetes": steady(etcd.api.snapshot()),
+                    "kubernetes": steady(etcd.kubernetes.snapshot()),
                 })
             })
             .collect();
@@ -286,10 +278,20 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
     }
     let proxmox =
         if rack.proxmox.is_empty() { "" } else { ", the Proxmox API and what its guests do at their first boot" };
+    let (api, slow) = match &options.control_plane {
+        None => (", the Kubernetes API".to_owned(), ""),
+        Some(assets) => {
+            lines.push(format!(
+                "Real, from {}: etcd, the API server, the controllers and the scheduler of Kubernetes; pods only say that they run.",
+                assets.directory().display()
+            ));
+            (String::new(), ", ten while Kubernetes runs")
+        }
+    };
     lines.push(format!(
-        "Simulated: the Talos machine API, etcd membership, the Kubernetes API{proxmox}. Not simulated: containers, packets, files, and the add-ons \
+        "Simulated: the Talos machine API, etcd membership{api}{proxmox}. Not simulated: containers, packets, files, and the add-ons \
          Talos brings along (CoreDNS, Flannel, kube-proxy). \
-         One second is {} simulated seconds, seed {}.",
+         One second is {} simulated seconds{slow}, seed {}.",
         options.speed, options.seed
     ));
     lines

@@ -1,9 +1,10 @@
 //! The simulated world: the machines by address, the clusters they made, and the ways in.
 
+use crate::control_plane::Assets;
 use crate::faults::{Fault, Injector};
 use crate::proxmox::{self, Datacenter};
 use crate::proxy::{Dial, Network, literal};
-use crate::rack::Nfs;
+use crate::rack::{Nfs, Options, Rack};
 use crate::talos::config::Config;
 use crate::talos::etcd::{Etcd, Identity, Member};
 use crate::talos::node::{Node, Port, Stage};
@@ -21,6 +22,9 @@ use tokio::task::JoinSet;
 /// How long a client waits for an address that does not answer, in simulated time.
 const NO_ANSWER: Duration = Duration::from_secs(20);
 
+/// How many simulated seconds pass in a second while real processes do a part of the work, which take their time.
+const REAL: u32 = 10;
+
 /// Everything that is simulated.
 pub(crate) struct World {
     pub(crate) clock: Clock,
@@ -30,6 +34,9 @@ pub(crate) struct World {
     pub(crate) names: BTreeMap<String, IpAddr>,
     pub(crate) nfs: Vec<Nfs>,
     pub(crate) datacenters: Vec<Arc<Datacenter>>,
+    /// What a cluster's own control plane is run with, instead of the stand-in.
+    pub(crate) control_plane: Option<Assets>,
+    speed: u32,
     etcds: Mutex<Vec<Arc<Etcd>>>,
     born: AtomicU64,
     numbers: AtomicU64,
@@ -38,26 +45,21 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(
-        clock: Clock,
-        seed: u64,
-        injector: Injector,
-        nodes: BTreeMap<IpAddr, Arc<Node>>,
-        names: BTreeMap<String, IpAddr>,
-        nfs: Vec<Nfs>,
-        proxmox: Vec<proxmox::Cluster>,
-    ) -> Arc<World> {
+    pub(crate) fn new(clock: Clock, nodes: BTreeMap<IpAddr, Arc<Node>>, rack: &Rack, options: &Options) -> Arc<World> {
         Arc::new_cyclic(|this: &std::sync::Weak<World>| World {
-            datacenters: proxmox
-                .into_iter()
-                .map(|cluster| Datacenter::new(cluster, clock.clone(), this.clone()))
+            datacenters: rack
+                .proxmox
+                .iter()
+                .map(|cluster| Datacenter::new(cluster.clone(), clock.clone(), this.clone()))
                 .collect(),
             clock,
-            seed,
-            injector,
+            seed: options.seed,
+            injector: Injector::new(options.seed, options.faults.clone()),
             nodes,
-            names,
-            nfs,
+            names: rack.names.clone(),
+            nfs: rack.nfs.clone(),
+            control_plane: options.control_plane.clone(),
+            speed: options.speed,
             etcds: Mutex::default(),
             born: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
@@ -99,10 +101,18 @@ impl World {
     }
 
     /// Makes a new etcd cluster with one member. Whether there is one already is not asked.
-    pub(crate) fn bootstrap(self: &Arc<Self>, config: &Config, first: Member) -> Arc<Etcd> {
+    pub(crate) fn bootstrap(
+        self: &Arc<Self>,
+        config: &Config,
+        first: Member,
+        control_plane: Option<&Assets>,
+    ) -> Arc<Etcd> {
         let number = self.born.fetch_add(1, Ordering::Relaxed) + 1;
-        let api = kubelet::api(self, config, number);
-        let etcd = Arc::new(Etcd::bootstrapped(number, config, api, first));
+        let kubernetes = kubelet::kubernetes(self, config, number, control_plane);
+        if kubernetes.is_real() {
+            self.clock.run_at(REAL.min(self.speed));
+        }
+        let etcd = Arc::new(Etcd::bootstrapped(number, config, kubernetes, first));
         self.etcds.lock().unwrap_or_else(PoisonError::into_inner).push(etcd.clone());
         etcd
     }
@@ -119,7 +129,12 @@ impl World {
             .values()
             .filter_map(|node| node.state().disk.etcd.as_ref().map(|(etcd, _)| etcd.number))
             .collect();
-        self.etcds.lock().unwrap_or_else(PoisonError::into_inner).retain(|etcd| held.contains(&etcd.number));
+        let mut etcds = self.etcds.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_real = etcds.iter().any(|etcd| etcd.kubernetes.is_real());
+        etcds.retain(|etcd| held.contains(&etcd.number));
+        if was_real && !etcds.iter().any(|etcd| etcd.kubernetes.is_real()) {
+            self.clock.run_at(self.speed);
+        }
     }
 
     /// Returns the cluster whose Kubernetes API a machine with this configuration finds: the one behind its endpoint,
@@ -142,7 +157,7 @@ impl World {
         let state = node.state();
         let (etcd, member) = state.disk.etcd.as_ref().filter(|_| state.api)?;
         let running = etcd.member(*member).is_some_and(|member| member.running && !member.learner);
-        (running && etcd.has_quorum()).then(|| etcd.clone())
+        (running && etcd.has_quorum() && etcd.kubernetes.is_up()).then(|| etcd.clone())
     }
 
     /// Returns the address of a host as the lab's DNS and its machines know it.

@@ -187,7 +187,7 @@ fn assets(test: &str) -> Option<Assets> {
 #[tokio::test]
 async fn a_real_api_server_answers_as_recorded() {
     let Some(assets) = assets("a_real_api_server_answers_as_recorded") else { return };
-    let plane = ControlPlane::start(&assets).await.unwrap();
+    let plane = ControlPlane::start_api(&assets).await.unwrap();
     let record = std::env::var_os("LAB_RECORD").is_some();
     let (mut report, mut recorded) = (String::new(), Vec::new());
     for (index, value) in read().into_iter().enumerate() {
@@ -235,7 +235,7 @@ async fn nothing_of_a_control_plane_outlives_it() {
 #[tokio::test]
 async fn a_real_api_server_dials_nobody_for_a_webhook() {
     let Some(assets) = assets("a_real_api_server_dials_nobody_for_a_webhook") else { return };
-    let plane = ControlPlane::start(&assets).await.unwrap();
+    let plane = ControlPlane::start_api(&assets).await.unwrap();
     let send = async |path: &str, body: Value| {
         let sent = plane.request("POST", path, "application/json", body.to_string().into_bytes()).await;
         let (code, answer) = sent.unwrap();

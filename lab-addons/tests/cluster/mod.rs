@@ -26,7 +26,7 @@ impl Judge {
             let _ = writeln!(std::io::stderr(), "SKIPPED {test}: there is no real control plane. {how}");
             return None;
         };
-        Some(Judge::Real(Box::new(ControlPlane::start(&assets).await.unwrap())))
+        Some(Judge::Real(Box::new(ControlPlane::start_api(&assets).await.unwrap())))
     }
 }
 

@@ -12,6 +12,7 @@ mod default;
 mod discovery;
 mod fault;
 mod fields;
+pub(crate) mod front;
 mod kinds;
 mod lifecycle;
 mod managers;
@@ -171,15 +172,7 @@ impl Api {
     /// times, allotted cluster addresses and ports, issued keys), except what comes and goes by itself: events, pods,
     /// their endpoints, provisioned volumes.
     pub fn snapshot(&self) -> Value {
-        let passing = |object: &Value| {
-            let provisioned = object["kind"] == "PersistentVolume"
-                && object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"].is_string();
-            let kinds = ["Event", "Pod", "EndpointSlice"];
-            provisioned || kinds.contains(&object["kind"].as_str().unwrap_or_default())
-        };
-        let keep = |object: &&Value| !passing(object);
-        let objects = self.objects();
-        json!(objects.iter().filter(keep).map(stable).collect::<Vec<_>>())
+        comparable(&self.objects())
     }
 
     /// Returns a future that is ready once the API is stopped: by [`Api::stop`] or with its last handle.
@@ -263,6 +256,17 @@ impl Api {
 }
 
 const APPLY: &str = "application/apply-patch+yaml";
+
+/// Returns what two worlds are compared by; see [`Api::snapshot`].
+pub(crate) fn comparable(objects: &[Value]) -> Value {
+    let passing = |object: &Value| {
+        let provisioned = object["kind"] == "PersistentVolume"
+            && object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"].is_string();
+        let kinds = ["Event", "Pod", "EndpointSlice", "Endpoints", "Lease", "IPAddress", "CSINode"];
+        provisioned || kinds.contains(&object["kind"].as_str().unwrap_or_default())
+    };
+    json!(objects.iter().filter(|object| !passing(object)).map(stable).collect::<Vec<_>>())
+}
 
 fn stable(object: &Value) -> Value {
     let made_up = controllers::addon::is_made_up(object);

@@ -234,7 +234,7 @@ fn response(code: u16, content_type: &str, body: Bytes, warnings: &[String]) -> 
     builder.body(Reply(Kind::Whole(Some(body)))).expect("a plain response")
 }
 
-fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+pub(super) fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default();

@@ -171,8 +171,8 @@ fn effective(world: &Arc<World>, node: &Arc<Node>) {
         if let Some(etcd) = world.kubernetes(&config)
             && node.state().kubelet == super::node::Kubelet::Ready
         {
-            kubelet::register(&node, &etcd, &config);
-            kubelet::report(&node, &world, &etcd, &config, "True");
+            kubelet::register(&node, &world, &etcd, &config).await;
+            kubelet::report(&node, &world, &etcd, &config, "True").await;
         }
     });
 }

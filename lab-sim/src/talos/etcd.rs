@@ -4,7 +4,7 @@
 //! here prevents two of them for one set of machines: a second bootstrap makes a second cluster, as in life.
 
 use super::config::Config;
-use crate::kube::Api;
+use super::kubernetes::Kubernetes;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ pub(crate) struct Etcd {
     pub(crate) name: String,
     pub(crate) kubernetes_authority: String,
     /// What the control planes serve.
-    pub(crate) api: Api,
+    pub(crate) kubernetes: Kubernetes,
     members: Mutex<Members>,
 }
 
@@ -66,14 +66,14 @@ pub(crate) enum Stays {
 
 impl Etcd {
     /// Returns the cluster that a bootstrap on its first member makes.
-    pub(crate) fn bootstrapped(number: u64, config: &Config, api: Api, first: Member) -> Etcd {
+    pub(crate) fn bootstrapped(number: u64, config: &Config, kubernetes: Kubernetes, first: Member) -> Etcd {
         let members = Members { leader: Some(first.id), members: BTreeMap::from([(first.id, first)]) };
         Etcd {
             number,
             identity: Identity::of(config),
             name: config.cluster_name().to_owned(),
             kubernetes_authority: config.text("cluster.ca.crt").unwrap_or_default().to_owned(),
-            api,
+            kubernetes,
             members: Mutex::new(members),
         }
     }

@@ -2,10 +2,11 @@
 
 use super::config::{Config, Role};
 use super::etcd::Etcd;
+use super::kubernetes::{self, Kubernetes};
 use super::life::tag;
 use super::node::{Kubelet, Node};
 use super::verbs::timestamp;
-use crate::faults::Fault;
+use crate::control_plane::Assets;
 use crate::kube;
 use crate::proxy::Dial;
 use crate::tls::{self, Authority, Clients, Leaf, Purpose};
@@ -13,16 +14,25 @@ use crate::world::World;
 use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 /// How long a node is silent before its cluster calls it unknown.
 const SILENCE: Duration = Duration::from_secs(40);
+/// How often a node says that it is alive, in wall time.
+const BEAT: Duration = Duration::from_secs(10);
 /// How often a connection looks whether there is still a cluster behind it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Returns the Kubernetes API of a new cluster, empty but for its system namespaces.
-pub(crate) fn api(world: &Arc<World>, config: &Config, number: u64) -> kube::Api {
+/// Returns the Kubernetes of a new cluster, empty but for its system namespaces: a real one from these binaries, else the
+/// stand-in.
+pub(crate) fn kubernetes(world: &Arc<World>, config: &Config, number: u64, real: Option<&Assets>) -> Kubernetes {
+    // A request is counted at the machine behind the endpoint: which one answered it is of no interest.
+    let address = world.resolve(config.endpoint_host()).unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let faults = kubernetes::faults(world, address);
+    if let Some(assets) = real {
+        return Kubernetes::real(config, address, assets.clone(), faults, world.clock.clone());
+    }
     let version = config.text("cluster.apiServer.image").map_or_else(|| "v1.34.1".to_owned(), tag);
     let mut options = kube::Options::new(version, world.clock.clone());
     options.seed = world.seed.wrapping_add(number);
@@ -32,34 +42,8 @@ pub(crate) fn api(world: &Arc<World>, config: &Config, number: u64) -> kube::Api
         authority: authority.unwrap_or_default(),
         ..kube::controllers::Settings::default()
     });
-    // A request is counted at the machine behind the endpoint: which one answered it is of no interest.
-    let address = world.resolve(config.endpoint_host()).unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let world = Arc::downgrade(world);
-    api.inject(Arc::new(move |method: &str, path: &str| {
-        let Some(world) = world.upgrade() else { return kube::Fault::DropBefore };
-        let fault = world.injector.consult(address, &format!("{method} {path}"));
-        let power_loss = |again| {
-            if let Some(node) = world.at(address) {
-                node.power_loss(&world, again);
-            }
-        };
-        match fault {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => kube::Fault::None,
-            Some(Fault::Latency(delay)) => kube::Fault::Delay(delay),
-            Some(Fault::Refused) => kube::Fault::Status(503),
-            Some(Fault::Dropped) => kube::Fault::DropBefore,
-            Some(Fault::ReplyLost) => kube::Fault::DropAfter,
-            Some(Fault::Reboot) => {
-                power_loss(true);
-                kube::Fault::DropAfter
-            }
-            Some(Fault::Dead) => {
-                power_loss(false);
-                kube::Fault::DropBefore
-            }
-        }
-    }));
-    api
+    api.inject(faults);
+    Kubernetes::StandIn(api)
 }
 
 /// Serves the API of a cluster on one of its control planes.
@@ -69,7 +53,7 @@ pub(crate) fn serve(world: Arc<World>, node: Arc<Node>, etcd: Arc<Etcd>) -> Dial
     Dial::Open(Box::new(move |stream| {
         Box::pin(async move {
             let mut cuts = node.cuts();
-            let connection = etcd.api.serve_stream(stream, tls);
+            let connection = etcd.kubernetes.serve_stream(stream, tls);
             let mut connection = std::pin::pin!(connection);
             let gone = async {
                 while world.serves(&node).is_some_and(|now| now.number == etcd.number) {
@@ -77,7 +61,7 @@ pub(crate) fn serve(world: Arc<World>, node: Arc<Node>, etcd: Arc<Etcd>) -> Dial
                 }
             };
             tokio::select! {
-                _ = connection.as_mut() => return,
+                () = connection.as_mut() => return,
                 () = gone => return,
                 _ = cuts.changed() => {}
             }
@@ -137,7 +121,7 @@ fn first(subnet: &str) -> Option<IpAddr> {
 }
 
 /// Makes the node known to its cluster, with what the configuration says about it.
-pub(crate) fn register(node: &Node, etcd: &Etcd, config: &Config) {
+pub(crate) async fn register(node: &Node, world: &World, etcd: &Etcd, config: &Config) {
     let name = node.hostname_of(config);
     let labels = json!({
         "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
@@ -145,7 +129,7 @@ pub(crate) fn register(node: &Node, etcd: &Etcd, config: &Config) {
     });
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
     // 409 when it is known already, after a reboot.
-    etcd.api.call_as("POST", "/api/v1/nodes", "application/json", "kubelet", &object);
+    insist(world, etcd, "POST", "/api/v1/nodes", "kubelet", &object).await;
 
     let mut labels = Map::new();
     let mut taints = Vec::new();
@@ -176,11 +160,12 @@ pub(crate) fn register(node: &Node, etcd: &Etcd, config: &Config) {
     if !taints.is_empty() {
         object["spec"] = json!({"taints": taints});
     }
-    etcd.api.call("PATCH", &format!("/api/v1/nodes/{name}?fieldManager=talos&force=true"), &object);
+    let path = format!("/api/v1/nodes/{name}?fieldManager=talos&force=true");
+    insist(world, etcd, "PATCH", &path, "lab-sim", &object).await;
 }
 
 /// Reports the node's health: `Ready` is `True`, `False` or `Unknown`.
-pub(crate) fn report(node: &Node, world: &World, etcd: &Etcd, config: &Config, ready: &str) {
+pub(crate) async fn report(node: &Node, world: &World, etcd: &Etcd, config: &Config, ready: &str) {
     let name = node.hostname_of(config);
     let (reason, message) = match ready {
         "True" => ("KubeletReady", "kubelet is posting ready status"),
@@ -227,7 +212,34 @@ pub(crate) fn report(node: &Node, world: &World, etcd: &Etcd, config: &Config, r
         },
     });
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status});
-    etcd.api.call("PATCH", &format!("/api/v1/nodes/{name}/status?fieldManager=kubelet&force=true"), &object);
+    let path = format!("/api/v1/nodes/{name}/status?fieldManager=kubelet&force=true");
+    insist(world, etcd, "PATCH", &path, "lab-sim", &object).await;
+}
+
+/// Makes a request until the API server answers it.
+async fn insist(world: &World, etcd: &Etcd, method: &str, target: &str, agent: &str, body: &Value) {
+    while etcd.kubernetes.request(method, target, agent, body).await.is_none_or(|(code, _)| code >= 500) {
+        world.pause(LOOK).await;
+    }
+}
+
+/// Sends the node's heartbeats for as long as this is not dropped. The stand-in does not miss them.
+pub(crate) async fn beat(node: &Node, etcd: Weak<Etcd>, config: &Config) {
+    let name = node.hostname_of(config);
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=kubelet");
+    while let Some(etcd) = etcd.upgrade().filter(|etcd| etcd.kubernetes.is_real()) {
+        let spec = json!({
+            "holderIdentity": name, "leaseDurationSeconds": 40,
+            // A real controller manager goes by the wall's clock.
+            "renewTime": kube_time(SystemTime::now()).replace('Z', ".000000Z"),
+        });
+        let metadata = json!({"name": name, "namespace": "kube-node-lease"});
+        let lease =
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec});
+        etcd.kubernetes.request("PATCH", &path, "kubelet", &lease).await;
+        drop(etcd);
+        tokio::time::sleep(BEAT).await;
+    }
 }
 
 /// Writes a time as Kubernetes does, to the second.
@@ -246,9 +258,9 @@ pub(crate) fn lost(node: &Arc<Node>, world: &Arc<World>, config: Config) {
         let silent = node.state().boots == boots || node.state().kubelet == Kubelet::Unknown;
         let Some(etcd) = world.kubernetes(&config).filter(|_| silent) else { return };
         let name = node.hostname_of(&config);
-        let (known, _) = etcd.api.call("GET", &format!("/api/v1/nodes/{name}"), &Value::Null);
-        if known == 200 {
-            report(&node, &world, &etcd, &config, "Unknown");
+        let known = etcd.kubernetes.request("GET", &format!("/api/v1/nodes/{name}"), "lab-sim", &Value::Null).await;
+        if known.is_some_and(|(code, _)| code == 200) {
+            report(&node, &world, &etcd, &config, "Unknown").await;
         }
     });
 }

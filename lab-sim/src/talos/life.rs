@@ -215,6 +215,10 @@ async fn run(node: &Arc<Node>, world: &Arc<World>, config: Config, stands: bool)
     node.stage(Stage::Running);
     if config.role() == Role::ControlPlane {
         pause(STATIC_PODS).await;
+        let own = node.state().disk.etcd.clone();
+        if let Some((etcd, _)) = own {
+            etcd.kubernetes.up().await;
+        }
         node.change(|state| state.api = true);
     }
     let etcd = loop {
@@ -223,12 +227,13 @@ async fn run(node: &Arc<Node>, world: &Arc<World>, config: Config, stands: bool)
         }
         world.pause(RETRY).await;
     };
-    kubelet::register(node, &etcd, &config);
-    kubelet::report(node, world, &etcd, &config, "False");
+    kubelet::register(node, world, &etcd, &config).await;
+    kubelet::report(node, world, &etcd, &config, "False").await;
     node.change(|state| state.kubelet = Kubelet::NotReady);
     pause(NODE_READY).await;
-    kubelet::report(node, world, &etcd, &config, "True");
+    kubelet::report(node, world, &etcd, &config, "True").await;
     node.change(|state| state.kubelet = Kubelet::Ready);
+    kubelet::beat(node, Arc::downgrade(&etcd), &config).await;
 }
 
 /// Returns the authority that signs this machine's certificate: its own, or for a worker that of a control plane which
@@ -326,7 +331,7 @@ async fn etcd(node: &Arc<Node>, world: &Arc<World>, config: &Config, stands: boo
             pause(ETCD / 2).await;
             let member = member_of(node, world);
             let id = member.id;
-            let etcd = world.bootstrap(config, member);
+            let etcd = world.bootstrap(config, member, world.control_plane.as_ref());
             node.change(|state| {
                 state.disk.etcd = Some((etcd, id));
                 state.bootstrapping = false;

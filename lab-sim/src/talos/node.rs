@@ -354,7 +354,9 @@ impl State {
             unmet.push(("services", waits.join(", ")));
         }
         if control_plane && !self.api {
-            unmet.push(("staticPods", format!("kube-apiserver-{hostname} not ready")));
+            let why = self.disk.etcd.as_ref().and_then(|(etcd, _)| etcd.kubernetes.problem());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            unmet.push(("staticPods", format!("kube-apiserver-{hostname} not ready{why}")));
         }
         match self.kubelet {
             Kubelet::Unknown => unmet.push(("nodeReady", format!("node {hostname:?} status is not available yet"))),

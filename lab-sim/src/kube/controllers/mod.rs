@@ -11,6 +11,7 @@ pub(super) mod addon;
 mod address;
 mod certificate;
 mod namespace;
+mod outside;
 mod pod;
 mod volume;
 mod workload;
@@ -23,6 +24,8 @@ use std::time::{Duration, SystemTime};
 use lab_core::Clock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+pub(crate) use outside::Outside;
 
 use super::quantity::timestamp;
 use super::{Api, WeakApi};
@@ -62,6 +65,9 @@ pub struct Settings {
     pub issue: Duration,
     /// The provisioners that exist, by the name in a StorageClass.
     pub provisioners: BTreeSet<String>,
+    /// Whether a real controller manager and scheduler do their part, and KWOK that of the kubelets. What is left is what
+    /// add-ons do.
+    pub beside_real: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +84,7 @@ impl Default for Settings {
             provision: Duration::from_secs(2),
             issue: Duration::from_secs(3),
             provisioners: provisioners.map(String::from).into(),
+            beside_real: false,
         }
     }
 }
@@ -237,10 +244,14 @@ impl<C: Cluster> Round<'_, C> {
             self.memory.lists.insert(path, (version, items.clone()));
             self.seen.insert(path, items);
         }
-        self.namespaces().await;
-        self.workloads().await;
+        if !self.settings.beside_real {
+            self.namespaces().await;
+            self.workloads().await;
+        }
         self.volumes().await;
-        self.pods().await;
+        if !self.settings.beside_real {
+            self.pods().await;
+        }
         self.addons().await;
         self.addresses().await;
         self.certificates().await;

@@ -7,9 +7,15 @@ use crate::kube::quantity::nano;
 
 const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
+/// Where the provisioner stands that is asked for a volume, and the one that made it.
+const ASKED: &str = "volume.kubernetes.io/storage-provisioner";
+const BY: &str = "pv.kubernetes.io/provisioned-by";
 
 impl<C: Cluster> Round<'_, C> {
     pub(super) async fn volumes(&mut self) {
+        if self.settings.beside_real {
+            return self.external_volumes().await;
+        }
         for claim in self.all(CLAIMS).iter() {
             if leaving(claim) {
                 self.release_claim(claim).await;
@@ -19,6 +25,36 @@ impl<C: Cluster> Round<'_, C> {
         }
         for volume in self.all(VOLUMES).iter() {
             self.volume(volume).await;
+        }
+    }
+
+    // What a provisioner does beside the controller that binds: it makes a volume for a claim on which that controller has
+    // written its name, and deletes one that is released, if that is what its class says.
+    async fn external_volumes(&mut self) {
+        for claim in self.all(CLAIMS).iter().filter(|claim| !leaving(claim) && claim["status"]["phase"] != "Bound") {
+            let provisioner = claim["metadata"]["annotations"][ASKED].as_str().unwrap_or_default().to_owned();
+            let class = claim["spec"]["storageClassName"].as_str().unwrap_or_default();
+            let storage = self.find("/apis/storage.k8s.io/v1/storageclasses", "", class);
+            if let Some(storage) = storage.filter(|_| self.settings.provisioners.contains(&provisioner)) {
+                self.provision(claim, &storage, &provisioner).await;
+            }
+        }
+        for volume in self.all(VOLUMES).iter().filter(|volume| !leaving(volume)) {
+            let by = volume["metadata"]["annotations"][BY].as_str().unwrap_or_default();
+            let released = volume["status"]["phase"] == "Released" || volume["status"]["phase"] == "Failed";
+            if released
+                && volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+                && self.settings.provisioners.contains(by)
+            {
+                self.delete(VOLUMES, volume, &json!({})).await;
+            }
+        }
+    }
+
+    async fn provision(&mut self, claim: &Value, storage: &Value, provisioner: &str) {
+        if self.after(&format!("provision/{}", text(claim, "uid")), self.settings.provision) {
+            let volume = provisioned(claim, storage, provisioner);
+            self.create(VOLUMES, &volume, provisioner).await;
         }
     }
 
@@ -80,11 +116,7 @@ impl<C: Cluster> Round<'_, C> {
             }
             return;
         }
-        if !self.after(&format!("provision/{}", text(claim, "uid")), self.settings.provision) {
-            return;
-        }
-        let volume = provisioned(claim, &storage, &provisioner);
-        self.create(VOLUMES, &volume, &provisioner).await;
+        self.provision(claim, &storage, &provisioner).await;
     }
 
     fn consumed(&self, claim: &Value) -> bool {
@@ -177,7 +209,7 @@ fn provisioned(claim: &Value, storage: &Value, provisioner: &str) -> Value {
     }
     json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
-        "metadata": {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": provisioner}},
+        "metadata": {"name": name, "annotations": {BY: provisioner}},
         "spec": spec,
     })
 }
