@@ -42,7 +42,8 @@ pub(crate) fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
 
     // Addresses on the LAN, the way in, and certificates.
     let metallb = k8s.component("metallb").add(MetalLb::new(lan.range(200, 210)?));
-    k8s.component("ingress")
+    let ingress = k8s
+        .component("ingress")
         .depends_on(&metallb.ready)
         .add(Traefik { address: Some(lan.address(200)?), ..Traefik::new() });
     let certificates = k8s.component("certificates").add(CertManager::new());
@@ -54,14 +55,14 @@ pub(crate) fn homelab(stack: &Stack) -> Result<Homelab, ProgramError> {
     let media = k8s.resource("media").depends_on(&driver.ready).add(nfs::storage_class("10.69.1.163", "/mnt/media"));
 
     let password = std::env::var("GRAFANA_PASSWORD").unwrap_or_else(|_| "change me".into());
-    k8s.component("monitoring").depends_on(&metallb.ready).add(Monitoring {
+    k8s.component("monitoring").depends_on(&ingress.class).add(Monitoring {
         days: 30,
         host: Some("prometheus.k8s.local".into()),
         grafana: Some(Grafana { host: Some("grafana.k8s.local".into()), ..Grafana::new(Secret::new(password)) }),
         ..Monitoring::new(disks.output(|class| class.name))
     });
 
-    let plex = k8s.component("plex").depends_on(&metallb.ready).add(Plex {
+    let plex = k8s.component("plex").depends_on(&metallb.ready).depends_on(&ingress.class).add(Plex {
         config_class: disks.output(|class| class.name).into(),
         claim: std::env::var("PLEX_CLAIM").ok().map(Secret::new),
         address: Some(lan.address(201)?),
