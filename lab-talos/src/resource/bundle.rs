@@ -6,6 +6,11 @@ use crate::secrets::Secrets;
 use lab_core::{Error, Found, Input, Made, Op, Resource, Result, Secret, Step};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// How far the clocks of those may lag who have to trust a new authority: a machine that ran Windows keeps the local time,
+/// until Talos hears of the right one.
+const LAG: Duration = Duration::from_secs(24 * 3600);
 
 /// The secrets of one cluster: generated once, or those of a cluster that exists.
 ///
@@ -67,9 +72,9 @@ impl Resource<Talos> for Bundle {
         if let Some(made) = self.given()? {
             return Ok(Step::Done(made));
         }
-        let now = client.link().clock.now();
+        let from = client.link().clock.now() - LAG;
         // The operation's own randomness is stored in clear. The search for primes takes its time on a thread.
-        let secrets = tokio::task::spawn_blocking(move || Secrets::generate(Secrets::seed(), now))
+        let secrets = tokio::task::spawn_blocking(move || Secrets::generate(Secrets::seed(), from))
             .await
             .map_err(|error| Error::again(format!("generating secrets: {error}")))?;
         Ok(Step::Done(self.made(&secrets)))
