@@ -11,8 +11,9 @@ use crate::readiness::Related;
 use crate::request::{self, Apply, Expect, Propagation, Selection};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
+use k8s_openapi::jiff::Timestamp;
 use kube::config::{AuthInfo, Kubeconfig};
-use lab_core::{Link, Route};
+use lab_core::{Clock, Link, Route};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
 use std::fmt;
@@ -30,6 +31,9 @@ pub struct Client {
     inner: kube::Client,
     server: String,
     timeout: Duration,
+    clock: Clock,
+    /// When the certificate that we show expires, if we show one.
+    expires: Option<Timestamp>,
 }
 
 impl fmt::Debug for Client {
@@ -89,8 +93,9 @@ impl Client {
             }
         }
         let server = config.cluster_url.to_string();
+        let expires = expiry(&config.auth_info);
         let inner = kube::Client::try_from(config).map_err(|error| broken(&call, &error))?;
-        Ok(Client { inner, server, timeout: TIMEOUT })
+        Ok(Client { inner, server, timeout: TIMEOUT, clock: link.clock.clone(), expires })
     }
 
     /// Returns the same client with another limit for one call.
@@ -309,7 +314,7 @@ impl Client {
         let late = |_| error(call, perhaps, Problem::Timeout, &format!("{} s", self.timeout.as_secs_f32()));
         let (head, body) = timed.map_err(late).flatten().map_err(|error| self.at(error))?;
         if head.status.is_client_error() || head.status.is_server_error() {
-            return Err(refused(call, &Status::read(head.status.as_u16(), &body)));
+            return Err(self.at(refused(call, &Status::read(head.status.as_u16(), &body))));
         }
         let body = serde_json::from_slice(&body)
             .map_err(|failure| error(call, perhaps, Problem::Answer, &format!("{}, {failure}", head.status)))?;
@@ -319,8 +324,16 @@ impl Client {
 }
 
 impl Client {
-    /// Says which server it was that nothing came from.
+    /// Says which server it was that nothing came from, and whether it is our certificate that keeps us out.
     fn at(&self, mut error: Error) -> Error {
+        let now = Timestamp::try_from(self.clock.now()).ok();
+        if let (Some(expired), Some(now)) = (self.expires, now)
+            && matches!(error.problem, Problem::Unauthorised | Problem::Certificate)
+            && expired < now
+        {
+            let advice = "give its provider a new kubeconfig";
+            error.message += &format!(": the client certificate of the kubeconfig expired at {expired}; {advice}");
+        }
         if matches!(error.problem, Problem::Unreachable | Problem::Timeout | Problem::Certificate) {
             error.message += &format!(" ({})", self.server.trim_end_matches('/'));
         }
@@ -424,6 +437,16 @@ fn authorities(data: &str) -> Result<Vec<Vec<u8>>, String> {
     let all: Result<Vec<Vec<u8>>, _> =
         CertificateDer::pem_slice_iter(&pem).map(|one| one.map(|der| der.to_vec())).collect();
     all.ok().filter(|all| !all.is_empty()).ok_or_else(|| bad("a PEM certificate"))
+}
+
+/// Returns when the client certificate of a user expires, if it has one that can be read.
+fn expiry(user: &AuthInfo) -> Option<Timestamp> {
+    use base64::Engine as _;
+    let data = user.client_certificate_data.as_deref()?;
+    let pem = base64::engine::general_purpose::STANDARD.decode(data.trim()).ok()?;
+    let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 fn self_contained(user: &str, info: &AuthInfo) -> Result<(), String> {

@@ -228,3 +228,32 @@ async fn a_kubeconfig_that_leads_to_this_machine_is_refused() {
     let error = Client::connect(kubeconfig("http://127.0.0.1:1").as_bytes(), &nowhere).unwrap_err();
     assert_eq!(error.problem, Problem::Unreachable);
 }
+
+/// A real server says no more than 401: it does not tell a stranger what is wrong with its certificate.
+#[tokio::test]
+async fn an_expired_client_certificate_is_said_to_be_expired() {
+    let Some(assets) = lab_sim::Assets::find().unwrap() else {
+        let how = "tests/control-plane/build DIRECTORY makes one; then set KUBEBUILDER_ASSETS=DIRECTORY";
+        let test = "an_expired_client_certificate_is_said_to_be_expired";
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("SKIPPED {test}: there is no real control plane. {how}\n").as_bytes(),
+        );
+        return;
+    };
+    let plane = lab_sim::ControlPlane::start_api(&assets).await.unwrap();
+    let key: Key = "v1/Namespace default".parse().unwrap();
+    let kind = kinds::known("v1", "Namespace").unwrap();
+    let ask = async |kubeconfig: String| {
+        Client::connect(kubeconfig.as_bytes(), &Link::direct()).unwrap().get(&kind, &key).await
+    };
+    assert!(ask(plane.kubeconfig()).await.unwrap().is_some());
+    let end = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_599);
+    let error = ask(plane.kubeconfig_until(end).unwrap()).await.unwrap_err();
+    assert_eq!((error.class, error.effect), (Class::Unauthorised, Effect::None), "{error}");
+    assert_eq!(
+        error.message,
+        "read v1/Namespace default: the API server does not accept the credentials: the client certificate of the \
+         kubeconfig expired at 2025-12-31T23:59:59Z; give its provider a new kubeconfig"
+    );
+}
