@@ -1,11 +1,10 @@
-//! The life of an object against the simulated API: found, made, changed, deleted.
+//! The life of an object against an API server, simulated and real: found, made, changed, deleted.
 
 mod cluster;
 
-use cluster::{Cluster, id, next};
+use cluster::{Cluster, Inside, id, next, on_both};
 use lab_core::{Change, Class, Effect, Found, Op, Order, Owner, Resource, Secret, Step};
 use lab_kube::{Kubernetes, Object, config_map, namespace, secret};
-use lab_sim::kube::controllers::Settings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,9 +31,15 @@ fn change(prior: &Object<Value>, next: &Object<Value>, live: Option<&Value>) -> 
     Resource::<Kubernetes>::change(next, prior, live)
 }
 
-#[tokio::test]
-async fn an_object_is_made_and_found_as_it_was_declared() {
-    let cluster = Cluster::start().await;
+#[test]
+fn the_same_object_written_differently_is_no_change() {
+    let whole = settings(&[("a", "1"), ("b", "2")]);
+    let by_path = settings(&[("a", "1")]).set("/data/b", "2");
+    assert_eq!(change(&whole, &by_path, None), Change::None);
+}
+
+on_both! {
+async fn an_object_is_made_and_found_as_it_was_declared(cluster: Inside::Nothing) {
     let object = settings(&[("a", "1")]);
     assert!(matches!(cluster.find(&object).await.unwrap(), Found::Absent));
     let (made, whys) = cluster.apply(&object, false).await.unwrap();
@@ -46,9 +51,7 @@ async fn an_object_is_made_and_found_as_it_was_declared() {
     assert_eq!(found.outputs, made.outputs);
 }
 
-#[tokio::test]
-async fn somebody_elses_object_is_neither_taken_nor_touched() {
-    let cluster = Cluster::start().await;
+async fn somebody_elses_object_is_neither_taken_nor_touched(cluster: Inside::Nothing) {
     let foreign = json!({"metadata": {"name": "settings"}, "data": {"a": "theirs"}});
     let before = cluster.other("POST", "/api/v1/namespaces/default/configmaps", foreign);
     let object = settings(&[("a", "1")]);
@@ -58,9 +61,7 @@ async fn somebody_elses_object_is_neither_taken_nor_touched() {
     assert_eq!(cluster.read(MAP), Some(before));
 }
 
-#[tokio::test]
-async fn a_lost_reply_is_found_by_its_mark() {
-    let cluster = Cluster::start().await;
+async fn a_lost_reply_is_found_by_its_mark(cluster: Inside::Nothing) {
     let object = settings(&[("a", "1")]);
     cluster.lose_reply();
     let error = cluster.apply(&object, false).await.unwrap_err();
@@ -70,11 +71,7 @@ async fn a_lost_reply_is_found_by_its_mark() {
     assert_eq!(cluster.mutations().len(), 1);
 }
 
-#[tokio::test]
-async fn a_workload_is_waited_for_without_applying_it_again() {
-    let cluster = Cluster::start().await;
-    cluster.api.start_controllers(Settings::default());
-    cluster.node();
+async fn a_workload_is_waited_for_without_applying_it_again(cluster: Inside::Everything) {
     let object = deployment("nginx:1", 2);
     let (made, whys) = cluster.apply(&object, false).await.unwrap();
     assert!(whys.len() > 1, "{whys:?}");
@@ -90,9 +87,7 @@ async fn a_workload_is_waited_for_without_applying_it_again() {
     assert_eq!(cluster.mutations().len(), 1);
 }
 
-#[tokio::test]
-async fn what_somebody_else_changed_is_shown_and_taken_back() {
-    let cluster = Cluster::start().await;
+async fn what_somebody_else_changed_is_shown_and_taken_back(cluster: Inside::Nothing) {
     let object = deployment("nginx:1", 2);
     // Nothing runs pods here, so it is made and not ready.
     let (cursor, _) = next(object.apply(&cluster.client, &cluster.op(&object, false, None)).await.unwrap());
@@ -112,9 +107,7 @@ async fn what_somebody_else_changed_is_shown_and_taken_back() {
     assert_eq!(cursor["uid"], after["metadata"]["uid"]);
 }
 
-#[tokio::test]
-async fn an_update_that_was_begun_and_not_sent_is_sent() {
-    let cluster = Cluster::start().await;
+async fn an_update_that_was_begun_and_not_sent_is_sent(cluster: Inside::Nothing) {
     let object = deployment("nginx:1", 1);
     next(object.apply(&cluster.client, &cluster.op(&object, false, None)).await.unwrap());
     // The process died after the begin of an update: what is there is not ready, and not what is wanted.
@@ -133,9 +126,7 @@ async fn an_update_that_was_begun_and_not_sent_is_sent() {
     assert_eq!(cluster.read(DEPLOYMENT).unwrap().pointer(image), Some(&json!("nginx:3")));
 }
 
-#[tokio::test]
-async fn another_secret_is_sent_though_the_cursor_cannot_tell() {
-    let cluster = Cluster::start().await;
+async fn another_secret_is_sent_though_the_cursor_cannot_tell(cluster: Inside::Nothing) {
     let token = |text: &str| secret("default", "claim").secret("/stringData/token", Secret::new(text.to_owned()));
     let (made, _) = cluster.apply(&token("one"), false).await.unwrap();
     assert_eq!(made.live.unwrap()["secret"], json!({"/stringData/token": "one"}));
@@ -150,14 +141,12 @@ async fn another_secret_is_sent_though_the_cursor_cannot_tell() {
     assert_eq!(cluster.read(SECRET).unwrap()["data"], json!({"token": "dHdv"}));
 }
 
-#[tokio::test]
-async fn a_selector_means_another_object_and_a_smaller_claim_is_refused() {
+async fn a_selector_means_another_object_and_a_smaller_claim_is_refused(cluster: Inside::Nothing) {
     let mut other = deployment("nginx:1", 1);
     other.body["spec"]["selector"]["matchLabels"]["app"] = json!("other");
     let Change::Replace(impact, Order::DeleteFirst) = change(&deployment("nginx:1", 1), &other, None) else { panic!() };
     assert_eq!(impact.reasons[0].0.as_str(), "/body/spec/selector");
 
-    let cluster = Cluster::start().await;
     let claim = |size: &str| {
         Object::new(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": "config", "namespace": "default"},
@@ -173,16 +162,7 @@ async fn a_selector_means_another_object_and_a_smaller_claim_is_refused() {
     assert_eq!(cluster.mutations(), [] as [&str; 0]);
 }
 
-#[tokio::test]
-async fn the_same_object_written_differently_is_no_change() {
-    let whole = settings(&[("a", "1"), ("b", "2")]);
-    let by_path = settings(&[("a", "1")]).set("/data/b", "2");
-    assert_eq!(change(&whole, &by_path, None), Change::None);
-}
-
-#[tokio::test]
-async fn a_deletion_waits_for_finalizers_and_names_them() {
-    let cluster = Cluster::start().await;
+async fn a_deletion_waits_for_finalizers_and_names_them(cluster: Inside::Nothing) {
     let mut object = settings(&[]);
     object.body["metadata"]["finalizers"] = json!(["example.org/keep"]);
     cluster.apply(&object, false).await.unwrap();
@@ -199,9 +179,7 @@ async fn a_deletion_waits_for_finalizers_and_names_them() {
     assert_eq!(cluster.read(MAP), None);
 }
 
-#[tokio::test]
-async fn another_object_of_the_name_is_not_deleted() {
-    let cluster = Cluster::start().await;
+async fn another_object_of_the_name_is_not_deleted(cluster: Inside::Nothing) {
     let object = settings(&[]);
     cluster.apply(&object, false).await.unwrap();
     let (cursor, _) = next(cluster.delete_step(&object, None).await);
@@ -213,9 +191,7 @@ async fn another_object_of_the_name_is_not_deleted() {
     assert!(cluster.read(MAP).is_some());
 }
 
-#[tokio::test]
-async fn an_object_can_be_deleted_by_its_id_alone() {
-    let cluster = Cluster::start().await;
+async fn an_object_can_be_deleted_by_its_id_alone(cluster: Inside::Nothing) {
     let object = settings(&[]);
     cluster.apply(&object, false).await.unwrap();
     let op = |cursor| Op { inputs: None, deleting: true, ..cluster.op(&object, true, cursor) };
@@ -231,9 +207,7 @@ async fn an_object_can_be_deleted_by_its_id_alone() {
 
 /// A claim token works for four minutes. It is sent once, is no part of the state, and later changes must not take it
 /// away, as an apply does with everything that it leaves out.
-#[tokio::test]
-async fn a_value_that_is_only_given_at_first_outlives_later_changes() {
-    let cluster = Cluster::start().await;
+async fn a_value_that_is_only_given_at_first_outlives_later_changes(cluster: Inside::Nothing) {
     let declared = |user: &str| secret("default", "claim").secret("/stringData/user", Secret::new(user.to_owned()));
     let first = declared("me").initial("/stringData/claim", Secret::new("claim-x".to_owned()));
     let step = first.apply(&cluster.client, &cluster.op(&first, false, None)).await.unwrap();
@@ -256,9 +230,7 @@ async fn a_value_that_is_only_given_at_first_outlives_later_changes() {
     assert_eq!(cluster.read(SECRET).unwrap()["data"], json!({"claim": "Y2xhaW0teA=="}));
 }
 
-#[tokio::test]
-async fn a_failure_is_believed_when_it_lasts() {
-    let cluster = Cluster::start().await;
+async fn a_failure_is_believed_when_it_lasts(cluster: Inside::Nothing) {
     let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}});
     let job = Object::new(json!({"apiVersion": "batch/v1", "kind": "Job",
         "metadata": {"name": "once", "namespace": "default"}, "spec": {"template": template}}));
@@ -281,9 +253,7 @@ async fn a_failure_is_believed_when_it_lasts() {
     assert_eq!(next(step).0.get("failing"), None);
 }
 
-#[tokio::test]
-async fn a_definition_is_ready_when_its_kind_is_served() {
-    let cluster = Cluster::start().await;
+async fn a_definition_is_ready_when_its_kind_is_served(cluster: Inside::Nothing) {
     let version = json!({"name": "v1", "served": true, "storage": true,
         "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
     let names = json!({"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"});
@@ -301,10 +271,7 @@ async fn a_definition_is_ready_when_its_kind_is_served() {
     assert!(matches!(cluster.find(&widget).await.unwrap(), Found::Present(Owner::Marked(_), Step::Done(_))));
 }
 
-#[tokio::test]
-async fn an_object_waits_for_its_namespace_and_leaves_with_it() {
-    let cluster = Cluster::start().await;
-    cluster.api.start_controllers(Settings::default());
+async fn an_object_waits_for_its_namespace_and_leaves_with_it(cluster: Inside::Everything) {
     let media = namespace("media");
     let inside = config_map("media", "a", BTreeMap::new());
     let error = cluster.apply(&inside, false).await.unwrap_err();
@@ -318,4 +285,5 @@ async fn an_object_waits_for_its_namespace_and_leaves_with_it() {
     }
     assert!(matches!(cluster.find(&inside).await.unwrap(), Found::Absent));
     assert!(matches!(cluster.delete_step(&inside, None).await, Step::Done(_)));
+}
 }

@@ -2,17 +2,25 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, Inside, on_both};
 use lab_core::execute::disk::FaultyDisk;
 use lab_core::execute::seal::Keys;
 use lab_core::execute::{CallFault, Faults, KeySource, Ledger, Options, Report, Store, execute, observe};
 use lab_core::plan::{Observations, Plan, Request, Verb, plan};
 use lab_core::{Link, ProgramError, Secret, Stack};
 use lab_kube::{Kubernetes, Object, config_map, namespace, secret};
-use lab_sim::kube::controllers::Settings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Where what the program declares is.
+const OBJECTS: [&str; 5] = [
+    "/api/v1/namespaces/media",
+    "/api/v1/namespaces/media/secrets/claim",
+    "/api/v1/namespaces/media/services/plex",
+    "/api/v1/namespaces/media/configmaps/settings",
+    "/apis/apps/v1/namespaces/media/deployments/plex",
+];
 
 const TOKEN: &str = "claim-hunter22";
 
@@ -24,9 +32,10 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Lab {
-        let cluster = Cluster::start().await;
-        cluster.api.start_controllers(Settings::default());
-        cluster.node();
+        Lab::on(Cluster::stand_in(Inside::Everything).await)
+    }
+
+    fn on(cluster: Cluster) -> Lab {
         Lab { cluster, disk: FaultyDisk::new() }
     }
 
@@ -75,7 +84,7 @@ impl Lab {
 
     /// Everything that was declared, without what differs from run to run.
     fn declared(&self) -> Vec<Value> {
-        let mut objects: Vec<Value> = self.cluster.api.snapshot().as_array().unwrap().clone();
+        let mut objects = self.cluster.snapshot();
         objects.retain(|object| object.pointer("/metadata/annotations/lab.home.arpa~1operation").is_some());
         for object in &mut objects {
             object["metadata"]["annotations"].as_object_mut().unwrap().remove("lab.home.arpa/operation");
@@ -110,11 +119,12 @@ fn program(stack: &Stack, kubeconfig: &str, image: &str) -> Result<(), ProgramEr
     Ok(())
 }
 
-#[tokio::test]
-async fn a_program_is_made_is_at_rest_changes_and_goes() {
-    let lab = Lab::new().await;
+on_both! {
+async fn a_program_is_made_is_at_rest_changes_and_goes(cluster: Inside::Everything) {
+    let lab = Lab::on(cluster);
     lab.up_whole("plex:1").await;
-    assert_eq!(lab.declared().len(), 5);
+    let is_there = |path: &&&str| lab.cluster.read(path).is_some();
+    assert_eq!(OBJECTS.iter().filter(is_there).count(), 5);
     let data = lab.cluster.read("/api/v1/namespaces/media/secrets/claim").unwrap()["data"].clone();
     assert!(data.get("token").is_some() && data.get("user").is_some(), "{data}");
     lab.at_rest("plex:1").await;
@@ -136,7 +146,8 @@ async fn a_program_is_made_is_at_rest_changes_and_goes() {
 
     let (_, report, _) = lab.run(Verb::Destroy, "plex:2", Faults::none(), true).await;
     assert!(report.complete(), "{report:#?}");
-    assert_eq!(lab.declared(), [] as [Value; 0]);
+    assert_eq!(OBJECTS.iter().filter(is_there).count(), 0);
+}
 }
 
 #[tokio::test]

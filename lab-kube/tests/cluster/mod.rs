@@ -1,19 +1,57 @@
-//! A simulated cluster, reached by the client over TLS on loopback, and an engine that is just enough to drive one
-//! object.
+//! A cluster, reached by the client over TLS on loopback, and an engine that is just enough to drive one object. The
+//! cluster is simulated, or a real API server where there is one: what is tested on one is tested on both.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use lab_core::{Clock, Data, Error, Found, Id, Link, Made, Op, Provider as _, Resource, Secret, Step, Why};
 use lab_kube::{Client, Kubernetes, Object, ObjectOutputs};
-use lab_sim::kube::{Api, Fault, Options};
+use lab_sim::kube::controllers::Settings;
+use lab_sim::kube::{Api, Fault, Faults, Options};
+use lab_sim::{Assets, ControlPlane};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
+/// Defines tests that run on the stand-in, and once more on a real API server.
+macro_rules! on_both {
+    ($($(#[$meta:meta])* async fn $name:ident($cluster:ident: $kind:expr) $body:block)*) => {
+        mod on_the_stand_in {
+            use super::*;
+            $($(#[$meta])* #[tokio::test] async fn $name() {
+                let $cluster = Cluster::stand_in($kind).await;
+                $body
+            })*
+        }
+        mod on_a_real_one {
+            use super::*;
+            $($(#[$meta])* #[tokio::test] async fn $name() {
+                let Some($cluster) = Cluster::real($kind, stringify!($name)).await else { return };
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// What there is in the cluster beside its API.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// Nothing: what is written stays as it is.
+    Nothing,
+    /// Controllers, and a node that pods run on.
+    Everything,
+}
+
+enum Server {
+    StandIn(Api),
+    Real(Arc<ControlPlane>),
+}
+
 pub(crate) struct Cluster {
-    pub(crate) api: Api,
+    server: Server,
     pub(crate) kubeconfig: String,
     pub(crate) client: Client,
     pub(crate) clock: Clock,
@@ -22,26 +60,82 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn start() -> Cluster {
+    pub(crate) async fn stand_in(inside: Inside) -> Cluster {
         let clock = Clock::scaled(200);
         let api = Api::new(Options::new("v1.34.1", clock.clone()));
+        if inside == Inside::Everything {
+            api.start_controllers(Settings::default());
+        }
+        Cluster::of(Server::StandIn(api), clock, inside).await
+    }
+
+    /// Returns a cluster with a real API server; without one says so past the test runner, which keeps what passes quiet.
+    pub(crate) async fn real(inside: Inside, test: &str) -> Option<Cluster> {
+        let complete = |assets: &Assets| inside == Inside::Nothing || assets.are_complete();
+        let Some(assets) = Assets::find().unwrap().filter(complete) else {
+            let how = "tests/control-plane/build DIRECTORY makes one; then set KUBEBUILDER_ASSETS=DIRECTORY";
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: there is no real control plane. {how}");
+            return None;
+        };
+        let plane = match inside {
+            Inside::Nothing => ControlPlane::start_api(&assets).await,
+            Inside::Everything => ControlPlane::start(&assets).await,
+        };
+        Some(Cluster::of(Server::Real(Arc::new(plane.unwrap())), Clock::system(), inside).await)
+    }
+
+    async fn of(server: Server, clock: Clock, inside: Inside) -> Cluster {
         let (mutations, lost) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let (log, losing) = (mutations.clone(), lost.clone());
-        api.inject(Arc::new(move |method: &str, path: &str| {
+        let faults: Arc<Faults> = Arc::new(move |method: &str, path: &str| {
             if method == "GET" {
                 return Fault::None;
             }
             log.lock().unwrap().push(format!("{method} {path}"));
             let lose = losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             if lose { Fault::DropAfter } else { Fault::None }
-        }));
+        });
         let (kubeconfig, tls) = trust();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kubeconfig = kubeconfig.replace("PORT", &listener.local_addr().unwrap().port().to_string());
-        tokio::spawn(api.clone().serve(listener, tls));
+        match &server {
+            Server::StandIn(api) => {
+                api.inject(faults);
+                tokio::spawn(api.clone().serve(listener, tls));
+            }
+            Server::Real(plane) => {
+                tokio::spawn(plane.clone().serve(listener, tls, faults, clock.clone()));
+            }
+        }
         let provider = Kubernetes::stated("test", Secret::new(kubeconfig.clone()));
         let client = provider.connect(Link::direct().on(clock.clone())).await.unwrap();
-        Cluster { api, kubeconfig, client, clock, mutations, lost }
+        let cluster = Cluster { server, kubeconfig, client, clock, mutations, lost };
+        if inside == Inside::Everything {
+            cluster.node();
+        }
+        cluster
+    }
+
+    fn ask(&self, method: &str, path: &str, content: &str, body: &Value) -> (u16, Value) {
+        let plane = match &self.server {
+            Server::StandIn(api) => return api.call_as(method, path, content, "kubectl", body),
+            Server::Real(plane) => plane,
+        };
+        let sent = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(plane.request(method, path, content, sent)).unwrap()
+        };
+        let (code, answer) = std::thread::scope(|scope| scope.spawn(ask).join().unwrap());
+        (code, serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
+    /// Returns every object there is, without what differs from run to run.
+    pub(crate) fn snapshot(&self) -> Vec<Value> {
+        match &self.server {
+            Server::StandIn(api) => api.snapshot().as_array().unwrap().clone(),
+            Server::Real(_) => panic!("worlds are compared on the stand-in"),
+        }
     }
 
     /// Loses the reply of the next call that changes something.
@@ -57,13 +151,12 @@ impl Cluster {
     /// Makes a request as somebody else.
     pub(crate) fn other(&self, method: &str, path: &str, body: Value) -> Value {
         let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let (code, answer) = self.api.call_as(method, path, content, "kubectl", &body);
+        let (code, answer) = self.ask(method, path, content, &body);
         assert!(code < 300, "{method} {path}: {answer:#}");
         answer
     }
 
-    /// Adds a node that pods can run on.
-    pub(crate) fn node(&self) {
+    fn node(&self) {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let capacity = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
         self.other("POST", "/api/v1/nodes", json!({"metadata": {"name": "worker-1"}}));
@@ -72,7 +165,7 @@ impl Cluster {
     }
 
     pub(crate) fn read(&self, path: &str) -> Option<Value> {
-        let (code, answer) = self.api.call("GET", path, &Value::Null);
+        let (code, answer) = self.ask("GET", path, "", &Value::Null);
         (code == 200).then_some(answer)
     }
 
