@@ -25,6 +25,10 @@ pub(crate) fn live<K: Serialize>(object: &Object<K>, live: &Value) -> Result<Val
         omit(&mut body, &written, pointer);
     }
     let mut inputs = json!({"body": body});
+    let taken = taken(&desired, &seen, live);
+    if !taken.is_empty() {
+        inputs[TAKEN] = taken.into();
+    }
     for pointer in object.set.keys() {
         inputs["set"][pointer] = seen.pointer(pointer).cloned().unwrap_or_default();
     }
@@ -38,6 +42,45 @@ pub(crate) fn live<K: Serialize>(object: &Object<K>, live: &Value) -> Result<Val
         };
     }
     Ok(inputs)
+}
+
+/// Where a live object in the shape of its inputs says who has set what differs: managers by pointer.
+pub(crate) const TAKEN: &str = "taken";
+
+/// Returns who has set the fields in which `seen` differs from `desired`, by their pointers.
+fn taken(desired: &Value, seen: &Value, live: &Value) -> Map<String, Value> {
+    let entries = list(live, "/metadata/managedFields").iter().filter(|entry| text(entry, "/manager") != MANAGER);
+    let others: Vec<_> = entries.map(|entry| (text(entry, "/manager"), entry.get("fieldsV1"))).collect();
+    let mut found = Map::new();
+    walk(desired, seen, &others, "", &mut found);
+    found
+}
+
+fn walk(desired: &Value, seen: &Value, others: &[(&str, Option<&Value>)], at: &str, found: &mut Map<String, Value>) {
+    match (desired, seen) {
+        (desired, seen) if desired == seen => {}
+        (Value::Object(fields), Value::Object(there)) => {
+            for (field, value) in fields {
+                let step = format!("f:{field}");
+                let inside: Vec<_> = others.iter().map(|(name, owned)| (*name, below(*owned, &step))).collect();
+                let at = format!("{at}/{}", field.replace('~', "~0").replace('/', "~1"));
+                walk(value, there.get(field).unwrap_or(&Value::Null), &inside, &at, found);
+            }
+        }
+        (Value::Array(elements), Value::Array(there)) if elements.len() == there.len() => {
+            for (index, (value, there)) in elements.iter().zip(there).enumerate() {
+                let inside: Vec<_> = others.iter().map(|(name, owned)| (*name, part(*owned, value))).collect();
+                walk(value, there, &inside, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => {
+            let managers: Vec<&str> =
+                others.iter().filter(|(_, owned)| owned.is_some()).map(|(name, _)| *name).collect();
+            if !managers.is_empty() {
+                found.insert(at.to_owned(), json!(managers.join(", ")));
+            }
+        }
+    }
 }
 
 /// Returns whether every secret of `object` is there as it was declared.
@@ -153,6 +196,11 @@ fn entry<'a>(owned: Option<&'a Value>, element: &Value) -> Option<&'a Value> {
         let key: Map<String, Value> = serde_json::from_str(step.strip_prefix("k:")?).ok()?;
         key.iter().all(|(field, value)| agree(element.get(field), Some(value))).then_some(fields)
     })
+}
+
+/// A manager's part of one element of a list, or of the list as a whole.
+fn part<'a>(owned: Option<&'a Value>, element: &Value) -> Option<&'a Value> {
+    owned.filter(|fields| whole(fields)).or_else(|| entry(owned, element))
 }
 
 fn nothing(value: &Value) -> bool {

@@ -8,7 +8,7 @@ use crate::impact;
 use crate::json::{group, list, text};
 use crate::key::{Identity, Key};
 use crate::kinds::Kind;
-use crate::live::{holds_secrets, live, overlaid, same};
+use crate::live::{TAKEN, holds_secrets, live, overlaid, same};
 use crate::object::Object;
 use crate::outputs::{ADDRESS, ObjectOutputs};
 use crate::provider::Kubernetes;
@@ -98,7 +98,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
                 let unknown =
                     if text(&next, "/kind") == "Service" && moves { vec![Path::from("/address")] } else { vec![] };
                 let destroys = impact::loses(&before, &next);
-                Change::Update(Impact { reasons: Vec::new(), interrupts, destroys, unknown })
+                Change::Update(Impact { reasons: others(seen), interrupts, destroys, unknown })
             }
             Verdict::Replace(reasons) => {
                 let destroys = impact::destroys(&before, None);
@@ -325,6 +325,15 @@ impl<K: Data> Object<K> {
             }
         }
     }
+}
+
+/// Returns who has set what is not as it was left, as far as the server says.
+fn others(seen: Option<&Value>) -> Vec<(Path, String)> {
+    let taken = seen.and_then(|seen| seen.get(TAKEN)).and_then(Value::as_object);
+    let taken = taken.into_iter().flatten().filter_map(|(pointer, manager)| Some((pointer, manager.as_str()?)));
+    taken
+        .map(|(pointer, manager)| (Path::from(format!("/body{pointer}").as_str()), format!("set by {manager}")))
+        .collect()
 }
 
 fn invalid(error: impl std::fmt::Display) -> Error {

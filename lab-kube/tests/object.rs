@@ -98,7 +98,9 @@ async fn what_somebody_else_changed_is_shown_and_taken_back(cluster: Inside::Not
     let mut expected = object.body.clone();
     expected["spec"]["replicas"] = json!(1);
     assert_eq!(live["body"], expected);
-    assert!(matches!(change(&object, &object, Some(&live)), Change::Update(_)));
+    let Change::Update(impact) = change(&object, &object, Some(&live)) else { panic!() };
+    let reasons: Vec<String> = impact.reasons.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+    assert_eq!(reasons, ["/body/spec/replicas: set by kubectl"]);
 
     object.apply(&cluster.client, &cluster.op(&object, true, None)).await.unwrap();
     let after = cluster.read(DEPLOYMENT).unwrap();

@@ -151,7 +151,8 @@ impl Cluster {
     /// Makes a request as somebody else.
     pub(crate) fn other(&self, method: &str, path: &str, body: Value) -> Value {
         let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let (code, answer) = self.ask(method, path, content, &body);
+        let named = if method == "DELETE" { path.to_owned() } else { format!("{path}?fieldManager=kubectl") };
+        let (code, answer) = self.ask(method, &named, content, &body);
         assert!(code < 300, "{method} {path}: {answer:#}");
         answer
     }
