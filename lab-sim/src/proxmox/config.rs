@@ -282,13 +282,27 @@ fn live(config: &Config, key: &str, pending: &Pending) -> bool {
     match stem {
         _ if LIVE.contains(&key) || key == "vmstatestorage" || stem == "unused" => true,
         "net" => has("network"),
-        "scsi" | "virtio" => has("disk"),
+        "scsi" | "virtio" => has("disk") && !rebuilt(config.get(key), pending),
+        "balloon" => off(config.get(key).map(String::as_str)) == off(pending.value()),
         "ide" | "sata" => changes_medium,
         "cpulimit" | "cpuunits" => true,
         "ciuser" | "cipassword" | "citype" | "ciupgrade" | "cicustom" | "ipconfig" | "nameserver" | "searchdomain"
         | "sshkeys" => has("cloudinit"),
         _ => false,
     }
+}
+
+/// Whether a change of a drive is one for which its device has to be made anew.
+fn rebuilt(before: Option<&String>, pending: &Pending) -> bool {
+    let (Some(before), Some(after)) = (before, pending.value()) else { return false };
+    let fixed = ["aio", "cache", "discard", "iothread", "product", "queues", "ro", "ssd", "vendor"];
+    let same_volume = vm::volume_of(before) == vm::volume_of(after);
+    same_volume && fixed.iter().any(|option| vm::drive_option(before, option) != vm::drive_option(after, option))
+}
+
+/// Whether there is no device that takes memory back from the guest.
+fn off(balloon: Option<&str>) -> bool {
+    balloon == Some("0")
 }
 
 /// Refuses a configuration that contradicts itself.

@@ -40,4 +40,5 @@ mod vm;
 
 pub(crate) use datacenter::Datacenter;
 pub use inventory::{Cluster, Guest, Host, Image, Storage, StorageKind, System, Token};
+pub use schema::valid;
 pub(crate) use server::dial;

@@ -3,6 +3,7 @@
 
 use super::format::{self, split_list};
 use super::refusal::Refusal;
+use super::request;
 use flate2::read::GzDecoder;
 use regex::Regex;
 use serde::Deserialize;
@@ -124,6 +125,23 @@ impl Args {
 /// Finds the call of a decoded path, with the values in the path.
 pub(super) fn find(method: &str, path: &str) -> Option<(&'static Call, BTreeMap<String, String>)> {
     schema().calls.iter().filter(|call| call.method == method).find_map(|call| Some((call, call.matches(path)?)))
+}
+
+/// Checks a request against the schema of the API alone: that there is such a call, and that its parameters are ones it
+/// has, are of their types and formats, and none is missing. `target` is the path with its query, `form` the body.
+///
+/// # Errors
+///
+/// What the server would say.
+pub fn valid(method: &str, target: &str, form: &str) -> Result<(), String> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = request::unescape(path.strip_prefix("/api2/json").unwrap_or(path));
+    let (call, in_path) = find(method, &path).ok_or_else(|| format!("there is no call {method} {path}"))?;
+    let mut given = BTreeMap::new();
+    request::form(form.as_bytes(), &mut given);
+    request::form(query.as_bytes(), &mut given);
+    let checked = call.check(in_path, given);
+    checked.map(drop).map_err(|refusal| format!("{} {:?}", refusal.message, refusal.errors))
 }
 
 impl Call {

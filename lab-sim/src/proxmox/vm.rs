@@ -36,6 +36,16 @@ pub(super) enum Pending {
     Delete { force: bool },
 }
 
+impl Pending {
+    /// Returns what it will be; nothing when it will not be.
+    pub(super) fn value(&self) -> Option<&str> {
+        match self {
+            Pending::Set(value) => Some(value),
+            Pending::Delete { .. } => None,
+        }
+    }
+}
+
 /// A virtual machine that runs.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
