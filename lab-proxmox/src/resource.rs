@@ -9,6 +9,8 @@ mod image;
 mod pool;
 mod segment;
 mod snapshot;
+#[cfg(test)]
+mod valid;
 mod vm;
 
 pub use backup::{BackupJob, BackupJobOutputs, BackupServer, BackupServerOutputs, Keep};

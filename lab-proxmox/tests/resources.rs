@@ -216,6 +216,24 @@ fn a_backup_server() {
 }
 
 #[test]
+fn a_backup_server_that_somebody_replaced_by_another_of_its_name_is_replaced() {
+    fn vault(stack: &Stack) -> Outcome {
+        let password = Secret::new("password".to_owned());
+        pve(stack).resource("vault").add(BackupServer::new("vault", "10.0.0.9", "homelab", "backup@pbs", password));
+        Ok(())
+    }
+    let lab = Lab::new();
+    lab.whole(vault, Verb::Up);
+    let wanted = lab.world();
+    send(&lab, &Request::delete("/storage/vault"));
+    let other = Request::post("/storage").with("storage", "vault").with("type", "pbs").with("server", "10.0.0.9");
+    send(&lab, &other.with("datastore", "other").with("username", "backup@pbs").with("content", "backup"));
+    lab.looking(vault, Verb::Up);
+    assert_eq!(lab.world(), wanted);
+    lab.settled(vault);
+}
+
+#[test]
 fn another_password_is_sent_though_nobody_can_read_the_one_that_is_there() {
     fn of(stack: &Stack, password: &str) -> Outcome {
         let password = Secret::new(password.to_owned());

@@ -200,11 +200,14 @@ entry!(
     BackupServer,
     "proxmox:backup-server",
     BackupServerOutputs,
-    fn change(&self, prior: &BackupServer, _: Option<&Value>) -> Change {
-        for (path, differs) in
-            [("/server", self.server != prior.server), ("/datastore", self.datastore != prior.datastore)]
+    fn change(&self, prior: &BackupServer, live: Option<&Value>) -> Change {
+        for (name, wanted, before) in
+            [("server", &self.server, &prior.server), ("datastore", &self.datastore, &prior.datastore)]
         {
-            if differs {
+            let there = live.and_then(|live| live.get(name)?.as_str()).unwrap_or(before);
+            if wanted != there {
+                let path = format!("/{name}");
+                let path = path.as_str();
                 let reason = (Path::from(path), "it is fixed for the life of a storage; the backups stay".to_owned());
                 return Change::Replace(Impact { reasons: vec![reason], ..Impact::default() }, Order::DeleteFirst);
             }
@@ -249,6 +252,9 @@ impl Entry for BackupServer {
     }
     fn optional() -> &'static [&'static str] {
         &["namespace", "fingerprint", "nodes"]
+    }
+    fn fixed() -> &'static [&'static str] {
+        &["server", "datastore"]
     }
     fn hidden(&self, prior: &BackupServer) -> bool {
         self.password.get() != prior.password.get()

@@ -46,6 +46,10 @@ pub(super) trait Entry: Resource<Proxmox> {
     fn optional() -> &'static [&'static str] {
         &[]
     }
+    /// Returns the names of parameters that are given when it is made and cannot be changed.
+    fn fixed() -> &'static [&'static str] {
+        &[]
+    }
     /// Returns what it says about itself.
     fn comment(&self) -> &str {
         ""
@@ -104,6 +108,7 @@ fn differences<R: Entry>(entry: &R, mark: &str, there: &Value) -> (Params, Vec<&
     let wanted = entry.wanted();
     let mut set: Params = wanted
         .iter()
+        .filter(|(key, _)| !R::fixed().contains(&key.as_str()))
         .filter(|(key, value)| parts(value) != parts(&field(there, key)))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();

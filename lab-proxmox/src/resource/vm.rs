@@ -7,6 +7,9 @@ mod sight;
 mod tests;
 mod verbs;
 
+#[cfg(test)]
+pub(super) use config::merged;
+
 use crate::mac::Mac;
 use crate::size::{Gib, Mib};
 use crate::slot::Slot;

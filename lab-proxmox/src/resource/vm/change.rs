@@ -98,7 +98,6 @@ impl Vm {
             ("/on_boot", self.on_boot != seen.on_boot),
             ("/startup", self.startup != seen.startup),
             ("/protection", self.protection != seen.protection),
-            ("/balloon", self.balloon != seen.balloon),
             ("/boot", self.boot != seen.boot),
             ("/running", self.running != seen.running),
             ("/pool", same(&self.pool, &seen.pool) != Some(true)),
@@ -106,6 +105,12 @@ impl Vm {
             if differs {
                 weight.live(path, "taken over while it runs");
             }
+        }
+        let off = |vm: &Vm| vm.balloon.is_some_and(|balloon| balloon.0 == 0);
+        if off(self) != off(seen) {
+            weight.reboot("/balloon", "the device that takes memory back comes and goes with a reboot");
+        } else if self.balloon != seen.balloon {
+            weight.live("/balloon", "taken over while it runs");
         }
         if same(&self.iso, &seen.iso) != Some(true) {
             weight.live("/iso", "the guest reads it at its next boot");

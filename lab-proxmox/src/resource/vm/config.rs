@@ -89,6 +89,12 @@ impl Form {
         match self {
             Form::Plain | Form::Text | Form::Tags => parts.get(WHOLE).cloned().unwrap_or_default(),
             Form::Truth => u8::from(parts.contains_key(WHOLE)).to_string(),
+            // A truth that is not said is no, and here it has to be said.
+            Form::Parts(unnamed @ "enabled", _) if !parts.contains_key(unnamed) => {
+                let mut parts = parts.clone();
+                parts.insert(unnamed.to_owned(), "0".to_owned());
+                property::print(&parts, unnamed)
+            }
             Form::Parts(unnamed, _) => property::print(parts, unnamed),
             Form::Net => {
                 let mut parts = parts.clone();
