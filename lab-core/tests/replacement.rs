@@ -47,6 +47,28 @@ fn a_create_first_type_stands_until_its_successor_does() {
     check(&twin("a", &[]), &twin("b", &[]), &["create shop/twin", "delete shop/twin"]);
 }
 
+/// Who is superseded still stands, and still needs what it was made from: that was deleted beside it.
+#[test]
+fn what_a_superseded_thing_needed_goes_after_it() {
+    let program = |both: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let say: Input<String> = match both {
+                true => shop.resource("source").add(Odd::new("source", "a")).output(|source| source.say).into(),
+                false => "b".into(),
+            };
+            shop.resource("it").add(Odd { calls: 2, say, ..twin("", &[]) });
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    bench.up_whole(program(true));
+    yard.log();
+    bench.up_whole(program(false));
+    assert_eq!(yard.log(), ["create shop/twin", "ready shop/twin", "delete shop/twin", "delete shop/source"]);
+    settled(&bench, program(false));
+}
+
 #[test]
 fn one_that_keeps_a_claim_goes_first() {
     check(&twin("a", &[5]), &twin("b", &[5, 6]), &["delete shop/twin", "create shop/twin"]);

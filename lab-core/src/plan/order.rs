@@ -60,9 +60,10 @@ pub(super) fn order(
     for (urn, record) in &state.records {
         for edge in &record.spec.edges {
             for remove in removes.get(&edge.to).into_iter().flatten().copied() {
-                let own: Vec<usize> = removes.get(urn).into_iter().flatten().copied().collect();
+                let (old, own): (Vec<usize>, Vec<usize>) =
+                    removes.get(urn).into_iter().flatten().copied().partition(|gone| condemned(&steps[*gone]));
                 let inside = record.spec.container.as_ref() == Some(&edge.to);
-                for gone in own.iter().copied().filter(|gone| !condemned(&steps[*gone])) {
+                for gone in own.iter().copied() {
                     // What lives inside is forgotten once the container is gone; what is deleted by call goes before.
                     let forgotten = inside && !matches!(steps[gone].action, Action::Delete { .. });
                     let along = !matches!(steps[gone].action, Action::Delete { .. })
@@ -82,6 +83,9 @@ pub(super) fn order(
                     });
                     if !room_first {
                         wait(remove, make, false);
+                        // What is superseded needs it until it is gone.
+                        let superseded = matches!(steps[make].action, Action::Supersede);
+                        old.iter().filter(|_| superseded).for_each(|old| wait(remove, *old, false));
                     }
                 }
             }
