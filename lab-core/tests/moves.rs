@@ -66,6 +66,30 @@ fn its_own_name_counts_more_than_one_it_had() {
     check(&[("a", &[], "?one"), ("b", &[], "?two")], &[("a", &[], "?one"), ("b", &["a"], "?two")], &[]);
 }
 
+/// The line `b` kept what it had, as its own name counts more: what was `a` was deleted, and `c` was made anew.
+#[test]
+fn names_that_are_handed_on_in_a_chain_move_all_of_it() {
+    check(
+        &[("a", &[], "?one"), ("b", &[], "?two")],
+        &[("b", &["a"], "?one"), ("c", &["b"], "?two")],
+        &["a -> b", "b -> c"],
+    );
+    check(
+        &[("a", &[], "?one"), ("b", &[], "?two"), ("c", &[], "?three")],
+        &[("d", &["c"], "?three"), ("c", &["b"], "?two"), ("b", &["ancient", "a"], "?one")],
+        &["a -> b", "b -> c", "c -> d"],
+    );
+}
+
+#[test]
+fn a_name_is_not_handed_on_by_what_gets_none_for_it() {
+    let (bench, _) = yard();
+    let before = program(&[("a", &[], "?one"), ("b", &[], "?two")]);
+    bench.up_whole(before);
+    let plan = bench.preview(program(&[("a", &[], "?one"), ("b", &["a"], "?two"), ("c", &["b"], "?three")]));
+    assert_eq!((moves(&plan), steps(&plan)), (vec![], vec!["create c".to_owned()]));
+}
+
 /// The line that had been `a` took over what the line `a` still meant, when it came first.
 #[test]
 fn a_name_that_was_is_taken_over_only_from_what_nobody_means_any_more() {

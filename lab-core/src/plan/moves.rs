@@ -1,13 +1,14 @@
 //! Which recorded thing is meant by which line: by identity first, by name after.
 
 use super::graph::Graph;
-use crate::model::{Declared, Record, State, Status, Urn};
+use crate::model::{Declared, Node, Record, State, Status, Urn};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Returns old and new names of what goes by another name now, all to be moved at once.
 ///
 /// Identities are matched over the whole graph before any name is: two machines that swapped names swap records. What
-/// has no identity, or one that nothing recorded has, is matched by its own name, then by the names it had.
+/// has no identity, or one that nothing recorded has, is matched by its own name, then by the names it had. Where `b` was
+/// `a` and `c` was `b`, both move, unless something recorded is `c` already.
 pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Vec<(Urn, Urn)> {
     let mut by_id: BTreeMap<(&str, &str, &str), &Urn> = BTreeMap::new();
     for (urn, record) in &state.records {
@@ -25,6 +26,26 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
             && taken.insert(urn)
         {
             matched.insert(&node.urn, urn);
+        }
+    }
+    // Names that are handed on in a chain: whoever has taken over another's name leaves its own to the next.
+    let owners: BTreeMap<&Urn, &Node> = nodes
+        .iter()
+        .filter(|node| node.resource().is_some() && !matched.contains_key(&node.urn) && !taken.contains(&node.urn))
+        .filter(|node| state.records.contains_key(&node.urn))
+        .map(|node| (&node.urn, *node))
+        .collect();
+    for node in &nodes {
+        let new = node.resource().is_some() && !matched.contains_key(&node.urn) && !owners.contains_key(&node.urn);
+        let free = |urn: &Urn| state.records.get_key_value(urn).map(|(urn, _)| urn).filter(|urn| !taken.contains(*urn));
+        if !new {
+            continue;
+        }
+        let chain = handed_on(node, &owners, &free, &mut BTreeSet::new()).unwrap_or_default();
+        // Of one link only, it is a former name like any other.
+        for (to, from) in chain.iter().copied().filter(|_| chain.len() > 1) {
+            matched.insert(to, from);
+            taken.insert(from);
         }
     }
     // All own names before any former one: a name is taken over only from what no line means any more.
@@ -63,6 +84,29 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
     }
     moves.sort();
     moves
+}
+
+/// Returns which node takes over which record so that `node` gets one of its former names: from what no line means any
+/// more, or from a node that takes over one of its own former names in turn.
+fn handed_on<'a, 's>(
+    node: &'a Node,
+    owners: &BTreeMap<&Urn, &'a Node>,
+    free: &dyn Fn(&Urn) -> Option<&'s Urn>,
+    passed: &mut BTreeSet<&'s Urn>,
+) -> Option<Vec<(&'a Urn, &'s Urn)>> {
+    for was in &node.options.was {
+        let Some(former) = free(&node.urn.renamed(was)).filter(|former| passed.insert(*former)) else { continue };
+        let mut chain = match owners.get(former) {
+            None => Vec::new(),
+            Some(owner) => match handed_on(owner, owners, free, passed) {
+                Some(chain) => chain,
+                None => continue,
+            },
+        };
+        chain.push((&node.urn, former));
+        return Some(chain);
+    }
+    None
 }
 
 fn recorded_id(record: &Record) -> Option<&str> {
