@@ -3,8 +3,8 @@
 use crate::life::{Life, Round, Verb};
 use crate::oracle::{Oracle, released};
 use crate::program::{Kind, Program};
-use crate::run::{Lab, Ran, clear};
-use crate::world::{What, durable};
+use crate::run::{Lab, Ran, clear, open};
+use crate::world::{ABROAD, What, durable};
 use lab_core::execute::Progress;
 use lab_core::execute::disk::Crash;
 use lab_core::plan::{Action, Plan};
@@ -105,8 +105,11 @@ impl Living {
     /// Runs once more, undisturbed: whatever came before, the world is then as declared.
     pub(crate) fn end(&mut self, program: &Program, hours: u64, refresh: bool) -> Result<(), Broken> {
         let mut tries = 1;
-        let mut round =
-            Round { hours, refresh: refresh || !self.oracle.meddled.is_empty(), ..quiet(program, Verb::Up) };
+        let mut round = Round {
+            hours: hours + self.lab.until_open(program, hours),
+            refresh: refresh || !self.oracle.meddled.is_empty(),
+            ..quiet(program, Verb::Up)
+        };
         if !self.oracle.meddled.is_empty() {
             tries += 1;
         }
@@ -178,6 +181,21 @@ impl Living {
             }
             self.shown(plan, &ran)?;
         }
+        if let Verb::Target(tags) = &round.verb
+            && tags.iter().any(|tag| round.program.line(tag).is_some())
+        {
+            let part = self.oracle.part(&round.program, tags);
+            let made = contents.effects.iter().filter(|effect| matches!(effect.what, What::Create | What::Update));
+            if let Some(effect) = made.into_iter().find(|effect| !part.contains(&effect.tag)) {
+                return Err(broken("a part touches nothing of the rest", format!("{effect:?} for {tags:?}")));
+            }
+        }
+        let abroad = round.program.lines.iter().any(|line| line.number == Some(ABROAD));
+        if abroad
+            && ran.plan.as_ref().is_some_and(|plan| plan.problems.is_empty() && plan.verb == lab_core::plan::Verb::Up)
+        {
+            return Err(broken("what another stack has is not taken", "the plan has no problem"));
+        }
         self.oracle.others(&self.lab).map_err(|how| broken("somebody else's things are never touched", how))?;
         let state = self.lab.state().map_err(|how| broken("the state can be read", how))?;
         if durable(&self.lab.disk).is_none() {
@@ -214,7 +232,15 @@ impl Living {
             }
             return Ok(());
         }
-        let looked = round.refresh && round.mishaps.is_empty() && ran.before.open().next().is_none();
+        if let Some(held) = ran.plan.as_ref().and_then(|plan| plan.held.first()) {
+            // What is held is done some other time.
+            let closed = !ran.planned.is_some_and(|at| open(&round.program, at));
+            let how = format!("{} is held", held.step.urn);
+            return if closed { Ok(()) } else { Err(broken("nothing is held while the window is open", how)) };
+        }
+        let left = |record: &lab_core::Record| ran.before.condemned.get(&record.mark).is_some_and(|it| it.left_behind);
+        let settled = ran.before.open().all(|(_, record, _)| left(record));
+        let looked = round.refresh && round.mishaps.is_empty() && settled;
         let blind = !self.oracle.meddled.is_empty() && !looked;
         match &round.verb {
             Verb::Refresh | Verb::Target(_) => return Ok(()),

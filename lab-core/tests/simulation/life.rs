@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::program::{Fleet, HUSH, Kind, Line, Program, Says};
-use crate::world::Mishap;
+use crate::world::{ABROAD, Mishap};
 use lab_core::execute::disk::Crash;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -169,7 +169,8 @@ impl Life {
                 _ => Verb::Up,
             };
             // What was taken over and destroyed cannot be taken over again, and what was retained is in the way.
-            if round.verb == Verb::Destroy && program.lines.iter().any(|line| line.import || line.retain) {
+            let before = rounds.iter().flat_map(|round| &round.program.lines);
+            if round.verb == Verb::Destroy && before.chain(&program.lines).any(|line| line.import || line.retain) {
                 round.verb = Verb::Up;
             }
             if n > 0 && dice.one_in(4) {
@@ -194,9 +195,19 @@ impl Life {
             // Somebody takes away what is protected, is refused, and puts it back.
             if n > 0
                 && dice.one_in(8)
-                && let Some(line) = program.lines.iter().find(|line| line.protect == Some(true) && !line.retain)
+                && let Some(line) =
+                    program.lines.iter().find(|line| line.protect == Some(true) && !(line.retain || line.import))
             {
                 round.program.remove(&line.tag);
+                round.forbidden = true;
+            }
+            // Somebody takes what another stack has, is refused, and takes that back.
+            if dice.one_in(16)
+                && !round.forbidden
+                && matches!(round.verb, Verb::Up | Verb::Saved | Verb::Target(_))
+                && let Some(line) = round.program.lines.iter_mut().rev().find(|line| line.kind == Kind::Thing)
+            {
+                line.number = Some(ABROAD);
                 round.forbidden = true;
             }
             if dice.one_in(20) && !round.asks.is_empty() {
@@ -238,7 +249,8 @@ impl Author {
 
     /// Returns the first version of a program.
     pub(crate) fn first(&mut self, dice: &mut Dice, lines: usize) -> Program {
-        let mut program = Program::default();
+        let window = dice.one_in(10).then(|| dice.below(24) as u64);
+        let mut program = Program { window, ..Program::default() };
         for _ in 0..1 + dice.below(lines) {
             self.another(dice, &mut program);
         }
@@ -248,7 +260,8 @@ impl Author {
             let on = self.container(dice, &program).filter(|_| dice.one_in(3));
             for _ in 0..2 + dice.below(3) {
                 let line = Line { steps: dice.below(3) as u32, on: on.clone(), ..Line::new(&self.tag("m")) };
-                program.lines.push(Line { fleet: Some(0), lingers: dice.below(2) as u32, ..line });
+                let part = dice.one_in(6);
+                program.lines.push(Line { fleet: Some(0), lingers: dice.below(2) as u32, part, ..line });
             }
         }
         program
@@ -338,6 +351,8 @@ impl Author {
             line.protect = dice.one_in(9).then(|| !dice.one_in(4));
         }
         line.retain = dice.one_in(10);
+        line.part = dice.one_in(6);
+        line.ignore = dice.one_in(10);
         program.lines.push(line);
     }
 
@@ -349,7 +364,7 @@ impl Author {
         let kind = program.line(&tag).map(|line| line.kind);
         let mobile = !program.lines.iter().any(|line| line.import || line.kind == Kind::Look || line.protect.is_some());
         let Some(line) = program.line_mut(&tag) else { return };
-        match dice.below(20) {
+        match dice.below(23) {
             0 | 1 if !sheltered => program.remove(&tag),
             2 | 3 => {
                 let name = format!("{tag}-{round}");
@@ -367,7 +382,7 @@ impl Author {
             }
             4..=6 if kind == Some(Kind::Thing) => line.text = Says::plain(format!("text {round} of {tag}")),
             // One that was taken over and replaced would have to be taken over again.
-            7 | 8 if kind == Some(Kind::Thing) && !sheltered && line.fleet.is_none() && !line.import => {
+            7 | 8 if kind == Some(Kind::Thing) && !sheltered && !line.import => {
                 line.stand = Says::plain(format!("stand {round}"));
             }
             9 | 10 => {
@@ -378,7 +393,10 @@ impl Author {
                     program.lines.insert(at, line);
                 }
             }
-            11 if kind == Some(Kind::Thing) => line.secret = Some(Says::plain(format!("{HUSH}{round}-of-{tag}"))),
+            // What was taken over cannot be asked for what it keeps, and is not told until that changes.
+            11 if kind == Some(Kind::Thing) && !line.import => {
+                line.secret = Some(Says::plain(format!("{HUSH}{round}-of-{tag}")))
+            }
             12 => {
                 for _ in 0..4 {
                     let (a, b) = (dice.below(program.lines.len()), dice.below(program.lines.len()));
@@ -393,7 +411,7 @@ impl Author {
                 line.protect = Some(line.protect != Some(true))
             }
             16 if kind == Some(Kind::Thing) => line.retain = !line.retain,
-            17 if kind == Some(Kind::Thing) && !sheltered && line.fleet.is_none() && !line.import => {
+            17 if kind == Some(Kind::Thing) && !sheltered && !line.import => {
                 line.trigger = Some(round as u64);
             }
             18 => {
@@ -402,6 +420,10 @@ impl Author {
                     line.text = Says::plain(format!("text {round} of all"));
                 }
             }
+            // Into a component, or out of it.
+            20 if kind == Some(Kind::Thing) && !(sheltered && line.marked) => line.part = !line.part,
+            21 => line.ignore = false,
+            22 => program.window = dice.one_in(3).then(|| dice.below(24) as u64),
             19 if kind == Some(Kind::Thing) => {
                 // A number goes from one line to another.
                 let number = line.number.take();
@@ -427,7 +449,7 @@ impl Author {
         let ours: Vec<&Line> = program
             .lines
             .iter()
-            .filter(|line| line.kind == Kind::Thing && !line.import && line.fleet.is_none())
+            .filter(|line| line.kind == Kind::Thing && !line.import && line.fleet.is_none() && !line.ignore)
             .collect();
         let meddling = match (dice.below(5), dice.pick(&ours)) {
             (0, _) => Meddling::Plants(self.tag("z")),

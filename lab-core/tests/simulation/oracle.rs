@@ -3,7 +3,7 @@
 use crate::life::{Life, Meddling, Round, Verb};
 use crate::program::{HUSH, Kind, Line, Program, Says};
 use crate::run::{Lab, Ran};
-use crate::world::{Effect, Item, What, unnumbered};
+use crate::world::{ABROAD, Effect, Item, What, unnumbered};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known about a life so far.
@@ -30,6 +30,8 @@ pub(crate) struct Oracle {
     pub(crate) squatters: Vec<(String, String)>,
     /// Retained things whose line went: they stay as they are.
     pub(crate) released: BTreeMap<(String, String), Item>,
+    /// What things said, and which they were, whose words are left to others: by tag.
+    pub(crate) ignored: BTreeMap<String, (u64, String)>,
 }
 
 impl Program {
@@ -39,6 +41,7 @@ impl Program {
             Some(line) => match line.kind {
                 Kind::Look => said(tag),
                 Kind::Bundle => tag.to_owned(),
+                Kind::Thing if line.ignore => said(tag),
                 Kind::Thing => self.say(&line.text, said),
             },
             None => String::new(),
@@ -194,6 +197,15 @@ impl Oracle {
             {
                 return Err(format!("{tag} is another thing than before, though nothing said so"));
             }
+            let item = contents.items.values().find(|item| standing.get(tag) == Some(&item.serial));
+            let left =
+                self.ignored.get(tag).filter(|_| whole.iter().all(|one| one.line(tag).is_some_and(|l| l.ignore)));
+            if let (Some((serial, text)), Some(item)) = (left, item)
+                && item.serial == *serial
+                && item.text != *text
+            {
+                return Err(format!("{tag} said {text:?}, which was left to others, and says {:?}", item.text));
+            }
             let plain = |says: &Says| matches!(says, Says::Plain(_));
             let quiet = line.secret.as_ref().is_none_or(plain) && line.expires.is_none() && !line.import;
             let same = whole.iter().all(|other| {
@@ -205,6 +217,13 @@ impl Oracle {
                 return Err(format!("{tag} was changed, though nothing about it did"));
             }
         }
+        let ignoring = program.lines.iter().filter(|line| line.ignore);
+        self.ignored = ignoring
+            .filter_map(|line| {
+                let item = contents.items.values().find(|item| standing.get(&line.tag) == Some(&item.serial))?;
+                Some((line.tag.clone(), (item.serial, item.text.clone())))
+            })
+            .collect();
         self.settled = Some((program.clone(), standing));
         self.since.clear();
         self.effects.clear();
@@ -232,6 +251,7 @@ impl Oracle {
             let known = a.name == b.name || b.was.contains(&a.name) || (!a.marked && !b.marked);
             known
                 && a.marked == b.marked
+                && (a.part == b.part || !a.marked)
                 && a.on == b.on
                 && a.trigger == b.trigger
                 && a.import == b.import
@@ -249,6 +269,32 @@ impl Oracle {
                     chain.iter().any(|program| program.line(tag).is_some_and(|line| line.name == *was))
                 }))
             })
+    }
+
+    /// Returns what a run of a part may touch: what was named, whatever that needs, and whatever goes along with it.
+    pub(crate) fn part(&self, program: &Program, tags: &[String]) -> BTreeSet<String> {
+        let mut part: BTreeSet<String> = tags.iter().cloned().collect();
+        let known: Vec<&Program> = self.settled.iter().map(|(program, _)| program).chain(&self.since).collect();
+        loop {
+            let mut more: BTreeSet<String> = part.iter().flat_map(|tag| program.needs(tag)).collect();
+            let chosen = |line: &Line| part.contains(&line.tag);
+            for line in &program.lines {
+                let inside = program.around(&line.tag).iter().any(|around| part.contains(*around));
+                let wired = line.sources().iter().any(|source| part.contains(*source));
+                let mate = line.fleet.is_some() && program.lines.iter().any(|l| l.fleet == line.fleet && chosen(l));
+                // Whoever had the number that one of them gets.
+                let had: Vec<u64> = known.iter().filter_map(|one| one.line(&line.tag)?.number).collect();
+                let gives = program.lines.iter().any(|l| chosen(l) && l.number.is_some_and(|n| had.contains(&n)));
+                if inside || wired || mate || gives {
+                    more.insert(line.tag.clone());
+                }
+            }
+            let before = part.len();
+            part.extend(more);
+            if part.len() == before {
+                return part;
+            }
+        }
     }
 
     /// Returns the first thing that is not as it should be once `program` was applied as a whole.
@@ -374,9 +420,11 @@ impl Oracle {
         if let Some(plan) = &ran.plan
             && !plan.problems.is_empty()
         {
+            // A number that goes from one thing to another, which may be the next one of the same line.
             let numbers = |program: &Program| {
-                let all = program.lines.iter().filter_map(|line| line.number.map(|n| (line.tag.clone(), n)));
-                all.collect::<BTreeMap<String, u64>>()
+                let thing = |line: &Line| (line.called(), line.marked, program.place_of(line));
+                let all = program.lines.iter().filter_map(|line| Some((line.tag.clone(), (line.number?, thing(line)))));
+                all.collect::<BTreeMap<String, _>>()
             };
             let programs = self.settled.iter().map(|(program, _)| program).chain(&self.since).chain([&round.program]);
             let shuffled = || {
@@ -387,6 +435,9 @@ impl Oracle {
                 let guarded = problem.message.contains("is protected, and would be deleted");
                 if guarded {
                     return !self.ever_protected.is_empty();
+                }
+                if problem.message.contains("in stack other") {
+                    return round.program.lines.iter().any(|line| line.number == Some(ABROAD));
                 }
                 problem.message.contains("wait for each other") && shuffled()
             };
@@ -400,6 +451,10 @@ impl Oracle {
             |failure: &lab_core::execute::Failure| failure.error.contains("nothing with this identity to import");
         if !report.failed.is_empty() && report.failed.iter().all(nothing) {
             return Some("nothing to import");
+        }
+        let closed = |(_, why): &(lab_core::Urn, String)| why.contains("its maintenance window has closed");
+        if report.failed.is_empty() && report.left.is_empty() && report.not_started.iter().any(closed) {
+            return Some("the window has closed");
         }
         let unshown = |failure: &lab_core::execute::Failure| failure.error.contains("which the plan did not show");
         (!report.failed.is_empty() && report.failed.iter().all(unshown)).then_some("plan again")

@@ -1,7 +1,7 @@
 //! A program as data: what the simulation writes, changes, runs and takes apart again.
 
 use crate::provider::{Act, Bundle, Gate, Look, Sim, Thing, ThingOutputs};
-use lab_core::{Handle, Input, Output, ProgramError, Scope, Secret, Stack};
+use lab_core::{Component, Group, Handle, Input, Output, ProgramError, Scope, Secret, Stack, Windows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -70,6 +70,10 @@ pub(crate) struct Line {
     pub(crate) import: bool,
     pub(crate) trigger: Option<u64>,
     pub(crate) fleet: Option<usize>,
+    /// Declared in a component of its own, which says what is said about everything in it.
+    pub(crate) part: bool,
+    /// What it says is left to others.
+    pub(crate) ignore: bool,
 }
 
 impl Line {
@@ -101,7 +105,14 @@ impl Line {
             import: false,
             trigger: None,
             fleet: None,
+            part: false,
+            ignore: false,
         }
+    }
+
+    /// Returns what a person calls it: its name, in the component that it is in.
+    pub(crate) fn called(&self) -> String {
+        if self.part { format!("part-{}/{}", self.tag, self.name) } else { self.name.clone() }
     }
 
     /// Returns the tags of everything it is wired to, without its container.
@@ -125,6 +136,7 @@ impl Line {
             after_created: false,
             import: false,
             token: false,
+            part: false,
             ..line.clone()
         };
         without(self) == without(other)
@@ -148,11 +160,22 @@ pub(crate) struct Program {
     pub(crate) rack: String,
     /// With which password it is entered.
     pub(crate) password: String,
+    /// From which hour of the day on things may be interrupted, for [`OPEN`] hours.
+    pub(crate) window: Option<u64>,
 }
+
+/// How many hours a maintenance window is open.
+pub(crate) const OPEN: u64 = 6;
 
 impl Default for Program {
     fn default() -> Program {
-        Program { lines: Vec::new(), fleets: Vec::new(), rack: "rack".into(), password: format!("{HUSH}password") }
+        Program {
+            lines: Vec::new(),
+            fleets: Vec::new(),
+            rack: "rack".into(),
+            password: format!("{HUSH}password"),
+            window: None,
+        }
     }
 }
 
@@ -164,6 +187,9 @@ impl fmt::Debug for Program {
         }
         if self.password != usual.password {
             write!(f, "\n      password {:?}", self.password)?;
+        }
+        if let Some(window) = self.window {
+            write!(f, "\n      window from {window}:00")?;
         }
         for (n, fleet) in self.fleets.iter().enumerate() {
             write!(f, "\n      fleet {n}: {fleet:?}")?;
@@ -199,6 +225,8 @@ impl fmt::Debug for Program {
             say("import", &true, line.import)?;
             say("trigger", &line.trigger, line.trigger.is_some())?;
             say("fleet", &line.fleet, line.fleet.is_some())?;
+            say("part", &true, line.part)?;
+            say("ignore", &true, line.ignore)?;
         }
         Ok(())
     }
@@ -283,6 +311,9 @@ impl Program {
         let password = Secret::new(self.password.clone());
         let rack = stack.provider("rack", Sim { password: Some(password.into()), ..Sim::at(&self.rack) });
         let annex = stack.provider("annex", Sim::at("annex"));
+        if let Some(from) = self.window {
+            stack.maintenance(Windows::new([format!("daily {from:02}:00-{:02}:00", (from + OPEN) % 24).as_str()])?);
+        }
         let groups: Vec<_> = self
             .fleets
             .iter()
@@ -349,30 +380,23 @@ impl Program {
                         expires: line.expires,
                         fleet: line.fleet.map(|n| format!("fleet{n}")),
                     };
-                    let mut declare = scope.resource(&line.name);
-                    for was in &line.was {
-                        declare = declare.was(was);
-                    }
-                    if let Some(protect) = line.protect {
-                        declare = declare.protect(protect);
-                    }
-                    if line.retain {
-                        declare = declare.retain();
-                    }
-                    if let Some(trigger) = line.trigger {
-                        declare = declare.replace_when(trigger);
-                    }
-                    if line.import {
-                        declare = declare.import(line.tag.as_str());
-                    }
-                    if let Some(after) = line.after.as_deref().and_then(|after| yields[after].handle.as_ref()) {
-                        declare =
-                            if line.after_created { declare.after_created(after) } else { declare.depends_on(after) };
-                    }
-                    if let Some(n) = line.fleet {
-                        declare = declare.rolling(&groups[n]);
-                    }
-                    let handle = declare.add(thing);
+                    let after = line.after.as_deref().and_then(|after| yields[after].handle.as_ref());
+                    let piece = Piece { line, thing, after, group: line.fleet.map(|n| &groups[n]) };
+                    let handle = if line.part {
+                        let mut part = scope.component(&format!("part-{}", line.tag));
+                        if let Some(protect) = line.protect {
+                            part = part.protect(protect);
+                        }
+                        if line.retain {
+                            part = part.retain();
+                        }
+                        if let Some(after) = after.filter(|_| !line.after_created) {
+                            part = part.depends_on(after);
+                        }
+                        part.add(piece)
+                    } else {
+                        piece.declare(&scope)
+                    };
                     if let Some(n) = line.fleet.filter(|n| self.fleets[*n].acts) {
                         let act = |what: &str| Act { what: what.into(), member: line.tag.clone() };
                         let name = |what: &str| format!("{what}-{}", line.tag);
@@ -387,5 +411,48 @@ impl Program {
             yields.insert(&line.tag, yielded);
         }
         Ok(returned)
+    }
+}
+
+/// One thing with everything that is said about it: alone, or as all that a component consists of.
+struct Piece<'a> {
+    line: &'a Line,
+    thing: Thing,
+    after: Option<&'a Handle<ThingOutputs>>,
+    group: Option<&'a Group<'a>>,
+}
+
+impl Component<Sim> for Piece<'_> {
+    type Handle = Handle<ThingOutputs>;
+
+    fn declare(self, scope: &Scope<'_, Sim>) -> Handle<ThingOutputs> {
+        let Piece { line, thing, after, group } = self;
+        let mut declare = scope.resource(&line.name);
+        for was in &line.was {
+            declare = declare.was(was);
+        }
+        // What the component says holds for it.
+        if let Some(protect) = line.protect.filter(|_| !line.part) {
+            declare = declare.protect(protect);
+        }
+        if line.retain && !line.part {
+            declare = declare.retain();
+        }
+        if let Some(trigger) = line.trigger {
+            declare = declare.replace_when(trigger);
+        }
+        if line.import {
+            declare = declare.import(line.tag.as_str());
+        }
+        if line.ignore {
+            declare = declare.ignore("/text");
+        }
+        if let Some(after) = after {
+            declare = if line.after_created { declare.after_created(after) } else { declare.depends_on(after) };
+        }
+        if let Some(group) = group {
+            declare = declare.rolling(group);
+        }
+        declare.add(thing)
     }
 }

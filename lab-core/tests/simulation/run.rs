@@ -2,16 +2,17 @@
 
 use crate::life::{Round, Trouble, Verb};
 use crate::oracle::Oracle;
-use crate::program::{HUSH, Program};
-use crate::world::{Item, Run, STACK, World};
+use crate::program::{HUSH, Line, OPEN, Program};
+use crate::world::{ABROAD, Item, Run, STACK, World, second};
 use lab_core::execute::disk::{Crash, Disk, Fault, FaultyDisk, File, Verb as DiskVerb};
 use lab_core::execute::seal::{Ids, Keys};
 use lab_core::execute::{
     Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, SavedPlan, Store, execute, observe, settle,
     state_digest,
 };
-use lab_core::plan::{self, Observations, Plan, Request};
-use lab_core::{Clock, Link, Stack, State, Vault};
+use lab_core::plan::{self, Held, Observations, Plan, Request};
+use lab_core::{Claim, Clock, Link, Place, Stack, State, Status, Urn, Vault};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,8 @@ pub(crate) struct Ran {
     /// What kept it from being started.
     pub(crate) error: Option<String>,
     pub(crate) report: Option<Report>,
+    /// When that was made.
+    pub(crate) planned: Option<SystemTime>,
     pub(crate) heard: Vec<Progress>,
     /// The process was killed.
     pub(crate) killed: bool,
@@ -149,6 +152,7 @@ impl Lab {
                 meddled: oracle.meddled.clone(),
                 disk: Some(self.disk.clone()),
                 watch,
+                closed: None,
             };
         }
         let heard: Arc<Mutex<Vec<Progress>>> = Arc::default();
@@ -186,6 +190,14 @@ impl Lab {
         ran
     }
 
+    /// Returns how many hours pass until the window of a program opens, when it is not open for a while from now.
+    pub(crate) fn until_open(&self, program: &Program, hours: u64) -> u64 {
+        let Some(from) = program.window else { return 0 };
+        let hour = second(self.now) / 3_600 + hours;
+        let since = (hour + 24 - from) % 24;
+        if since + 1 < OPEN { 0 } else { 24 - since }
+    }
+
     /// Returns what would be done now.
     pub(crate) fn preview(&self, program: &Program, destroy: bool) -> Result<Plan, String> {
         let keys = KeySource::Given(Keys::fixed());
@@ -201,7 +213,8 @@ impl Lab {
             }
         }
         let verb = if destroy { plan::Verb::Destroy } else { plan::Verb::Up };
-        Ok(plan::plan(&declared, &look.state, &seen, &Request::new(verb, self.began)))
+        let request = Request { foreign: abroad(), ..Request::new(verb, self.began) };
+        Ok(plan::plan(&declared, &look.state, &seen, &request))
     }
 }
 
@@ -242,12 +255,13 @@ async fn work(
         }
         let verb = if round.verb == Verb::Destroy { plan::Verb::Destroy } else { plan::Verb::Up };
         let targets = match &round.verb {
-            Verb::Target(tags) => {
-                tags.iter().filter_map(|tag| round.program.line(tag)).map(|line| line.name.clone()).collect()
-            }
+            Verb::Target(tags) => tags.iter().filter_map(|tag| round.program.line(tag)).map(Line::called).collect(),
             Verb::Up | Verb::Saved | Verb::Destroy | Verb::Refresh => Vec::new(),
         };
-        let request = Request { verb, targets: targets.clone(), now: clock.now(), foreign: Vec::new() };
+        let request = Request { verb, targets: targets.clone(), now: clock.now(), foreign: abroad() };
+        lock(&ran).planned = Some(clock.now());
+        world.contents().run.closed =
+            (!open(&round.program, clock.now())).then(|| ledger.with(|store| under_way(store.state())));
         let mut plan = ledger.with(|store| plan::plan(&declared, store.state(), &seen, &request));
         lock(&ran).plan = Some(plan.clone());
         if !plan.problems.is_empty() {
@@ -292,6 +306,35 @@ async fn work(
     if let Err(error) = result {
         lock(&ran).error = Some(error);
     }
+}
+
+/// Returns the operations that made what is down already, or about to go: that is finished whatever the time.
+fn under_way(state: &State) -> BTreeSet<String> {
+    let acts: BTreeSet<&str> = state
+        .records
+        .values()
+        .filter(|record| record.spec.kind == "sim:act")
+        .filter_map(|record| record.spec.inputs["member"].as_str())
+        .collect();
+    let begun = state.records.values().filter(|record| {
+        let around = record.spec.inputs["tag"].as_str().is_some_and(|tag| acts.contains(tag));
+        record.open.is_some() || record.status != Status::Ready || around
+    });
+    begun.map(|record| record.mark.0.clone()).chain(state.condemned.keys().map(|mark| mark.0.clone())).collect()
+}
+
+/// Returns true when a program's things may be interrupted at that time, or will be allowed to while a run lasts.
+pub(crate) fn open(program: &Program, now: SystemTime) -> bool {
+    let Some(from) = program.window else { return true };
+    let since = (second(now) / 3_600 + 24 - from) % 24;
+    since < OPEN
+}
+
+/// What another stack of the same lab occupies.
+fn abroad() -> Vec<Held> {
+    let urn = Urn::new("other", "rack", &[], "sim:thing", "theirs");
+    let claim = Claim::number("number", u128::from(ABROAD));
+    vec![Held { urn, place: Place { file: "other.rs".into(), line: 1 }, claim }]
 }
 
 /// Returns true when a secret stands there in clear.

@@ -1,8 +1,8 @@
 //! Makes a life that breaks a property as small as it can be while it still breaks the same one.
 
 use crate::check::{Broken, live};
-use crate::life::{Life, Verb};
-use crate::program::{Line, Program, Says};
+use crate::life::{Life, Meddling, Verb};
+use crate::program::{Kind, Line, Program, Says};
 use lab_core::execute::disk::Crash;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ pub(crate) fn shrink(life: &Life, mut how: Broken, mut budget: usize) -> (Life, 
     loop {
         let mut smaller = None;
         for candidate in candidates(&life) {
-            if candidate == life {
+            if candidate == life || !sensible(&candidate) {
                 continue;
             }
             if budget == 0 {
@@ -41,6 +41,22 @@ pub(crate) fn shrink(life: &Life, mut how: Broken, mut budget: usize) -> (Life, 
             None => return (life, how),
         }
     }
+}
+
+/// Returns true for what a seed could have given: what is taken over is there, and is not destroyed to be taken over
+/// again; nor is what is retained, which would be in the way.
+fn sensible(life: &Life) -> bool {
+    let (mut planted, mut stays): (BTreeSet<&str>, bool) = (BTreeSet::new(), false);
+    life.rounds.iter().all(|round| {
+        planted.extend(round.meddling.iter().filter_map(|meddling| match meddling {
+            Meddling::Plants(tag) => Some(tag.as_str()),
+            _ => None,
+        }));
+        let mut lines = round.program.lines.iter();
+        let there = |line: &Line| !(line.import || line.kind == Kind::Look) || planted.contains(line.tag.as_str());
+        stays |= round.program.lines.iter().any(|line| line.import || line.retain);
+        lines.all(there) && !(stays && round.verb == Verb::Destroy)
+    })
 }
 
 /// What is the same in every life that breaks a promise in the same way: the words, without names and numbers.
@@ -115,7 +131,10 @@ fn candidates(life: &Life) -> Vec<Life> {
     try_it(&|life| {
         life.rounds.iter_mut().for_each(|round| round.program.fleets.iter_mut().for_each(|f| f.gate = false))
     });
-    let plain: [fn(&mut Line); 22] = [
+    try_it(&|life| life.rounds.iter_mut().for_each(|round| round.program.window = None));
+    let plain: [fn(&mut Line); 24] = [
+        |line| line.part = false,
+        |line| line.ignore = false,
         |line| line.after = None,
         |line| line.after_created = false,
         |line| line.text = Line::new(&line.tag).text,

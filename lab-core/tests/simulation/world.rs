@@ -4,7 +4,7 @@
 //! wrong is kept as a violation, with the property that it breaks.
 
 use crate::dice::Dice;
-use crate::program::{Kind, Program, Says};
+use crate::program::{Kind, Line, Program, Says};
 use lab_core::execute::disk::{Crash, FaultyDisk};
 use lab_core::execute::journal::Journal;
 use lab_core::{Clock, Error, Event, Result, State, Status};
@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 
 /// The stack that all programs of the simulation are.
 pub(crate) const STACK: &str = "lab";
+
+/// The number that another stack of the same lab occupies.
+pub(crate) const ABROAD: u64 = 9_000;
 
 /// One thing in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +114,9 @@ pub(crate) struct Run {
     /// Where the durable state is looked up: at every effect, which costs.
     pub(crate) disk: Option<FaultyDisk>,
     pub(crate) watch: bool,
+    /// Nothing may be interrupted during this run but what was made by these operations, which is under way: the
+    /// window is closed.
+    pub(crate) closed: Option<BTreeSet<String>>,
 }
 
 /// The outside.
@@ -355,6 +361,7 @@ impl Contents {
         self.judge_number(&wanted);
         if let Some(fleet) = wanted.fleet.clone().filter(|_| !before.away) {
             self.judge_away(&fleet, &wanted.tag, mark);
+            self.judge_time(&wanted.tag, mark);
         }
         let item = Item {
             serial: before.serial,
@@ -390,6 +397,12 @@ impl Contents {
             self.judge_ours(&before, mark, "deleted");
             self.judge_intent(mark, &before.tag);
             self.judge_going(&before, mark);
+            let same =
+                |line: &Line| self.run.closed.is_some() && self.called(mark).is_some_and(|it| it == line.called());
+            // What goes by another name is another thing, unless its identity says that it is the same.
+            if !self.run.destroys && self.run.program.line(&before.tag).is_some_and(same) {
+                self.judge_time(&before.tag, mark);
+            }
             if let Some(fleet) = before.fleet.clone().filter(|_| !before.away && before.opened) {
                 self.judge_away(&fleet, &before.tag, mark);
             }
@@ -438,8 +451,23 @@ impl Contents {
         }
     }
 
+    /// Returns what the thing is called in the state that an operation made.
+    fn called(&self, mark: &str) -> Option<String> {
+        let state = self.run.disk.as_ref().and_then(durable)?;
+        state.records.iter().find(|(_, record)| record.mark.0 == mark).map(|(urn, _)| urn.short())
+    }
+
+    fn judge_time(&mut self, tag: &str, mark: &str) {
+        if self.run.closed.as_ref().is_some_and(|under_way| !under_way.contains(mark)) {
+            self.violate("nothing is interrupted outside of its window", format!("{tag} was"));
+        }
+    }
+
     fn judge_number(&mut self, wanted: &Item) {
         let Some(number) = wanted.number else { return };
+        if number == ABROAD {
+            self.violate("what another stack has is not taken", format!("{} takes it", wanted.tag));
+        }
         let other = self.items.values().find(|item| item.number == Some(number) && item.tag != wanted.tag);
         if let Some(other) = other.map(|item| item.tag.clone()) {
             let how = format!("{} takes {number}, which {other} has", wanted.tag);
@@ -464,7 +492,7 @@ impl Contents {
     fn judge_going(&mut self, item: &Item, mark: &str) {
         self.judge_protected(item, "was deleted");
         // Who is declared no more is only taken away once nobody recorded as ready needs it.
-        let Some(state) = self.durable_state() else { return };
+        let Some(state) = self.run.disk.as_ref().and_then(durable) else { return };
         let Some((urn, record)) = state.records.iter().find(|(_, record)| record.mark.0 == mark) else { return };
         if !self.run.destroys && self.run.program.line(&item.tag).is_some() {
             return;
@@ -560,9 +588,16 @@ impl Contents {
         }
     }
 
-    /// What a question in the rack is answered.
+    /// What a question in the rack is answered; and what a thing says whose words are left to others.
     pub(crate) fn said(&self, program: &Program, tag: &str) -> String {
-        self.get(&program.rack, tag).map(|item| item.text.clone()).unwrap_or_default()
+        let item = match program.line(tag).filter(|line| line.ignore) {
+            Some(line) => {
+                let place = program.place_of(line);
+                self.ours(tag).find(|((at, _), _)| unnumbered(at) == place).map(|(_, item)| item)
+            }
+            None => self.get(&program.rack, tag),
+        };
+        item.map(|item| item.text.clone()).unwrap_or_default()
     }
 
     fn judge_intent(&mut self, mark: &str, tag: &str) {
