@@ -8,6 +8,7 @@ mod simulated;
 
 use lab_core::execute::Options;
 use lab_core::plan::{Plan, Verb};
+use lab_proxmox::request::{self, Request};
 use lab_sim::{Fault, Faults};
 use serde_json::Value;
 use simulated::everything::{changed, inhabited, made};
@@ -73,6 +74,10 @@ fn lasting(name: &str) -> String {
 /// The lab before the verb that is disturbed.
 fn before(prelude: Option<Program>) -> Lab {
     let lab = Lab::of(inhabited(), Faults::none());
+    // A volume that no configuration names, with the number of a machine that will be ours.
+    let orphan = Request::post("/nodes/pve2/storage/local-zfs/content").with("vmid", 1102);
+    let orphan = orphan.with("filename", "vm-1102-disk-0").with("size", "1G");
+    lab.by_hand(async |client| client.send(&orphan).await.expect("it is allocated"));
     if let Some(prelude) = prelude {
         lab.whole(prelude, Verb::Up);
     }
@@ -166,7 +171,7 @@ fn clears_away(lab: &Lab, over: &AtomicBool) {
         for (vmid, lock, node) in locked.intersection(&now) {
             lab.running.unlock(*vmid);
             if ["create", "clone"].contains(&lock.as_str()) {
-                lab.task(&lab_proxmox::request::vm::destroy(node, *vmid));
+                lab.task(&request::vm::destroy(node, *vmid));
             }
         }
         if last && now.is_empty() {

@@ -9,8 +9,7 @@ use lab_proxmox::{
 use lab_sim::proxmox::{Cluster, Guest, System};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The cluster with a template, and things of somebody else's that look like ours: a volume with the name of one of our
-/// machines, and a machine with disks.
+/// The cluster with a template, and a machine of somebody else's with a disk and one that is detached.
 pub(crate) fn inhabited() -> Cluster {
     let guest = |id: u32, node: &str, config: &[(&str, &str)]| Guest {
         id,

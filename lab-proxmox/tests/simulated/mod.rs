@@ -72,8 +72,16 @@ impl Lab {
     }
 
     pub(crate) fn of(cluster: Cluster, faults: lab_sim::Faults) -> Lab {
+        Lab::started(cluster, lab_sim::Options { faults, ..lab_sim::Options::default() })
+    }
+
+    /// So many simulated seconds pass in a second.
+    pub(crate) fn paced(speed: u32) -> Lab {
+        Lab::started(cluster(), lab_sim::Options { speed, ..lab_sim::Options::default() })
+    }
+
+    fn started(cluster: Cluster, options: lab_sim::Options) -> Lab {
         let runtime = runtime();
-        let options = lab_sim::Options { faults, ..lab_sim::Options::default() };
         let running = runtime.block_on(Rack::new().proxmox(cluster).start(options)).expect("the rack starts");
         Lab { running, disk: FaultyDisk::new(), keys: Keys::throwaway(), runtime }
     }
