@@ -20,6 +20,10 @@ pub struct Claim {
     pub hold: Hold,
     /// What a person would call it: `10.69.1.150-10.69.1.160`.
     pub text: String,
+    /// The realm within which it is compared: another one has the same numbers. None: the whole lab. A type says that
+    /// there is one with [`Claim::of_realm`]; the engine fills in which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<String>,
 }
 
 /// How a claim is held, which says what it tolerates.
@@ -42,31 +46,31 @@ impl Claim {
     /// Returns the claim of one IP address. IPv4 addresses are claimed as their IPv4-mapped IPv6 ones.
     pub fn address(address: IpAddr) -> Claim {
         let n = number(address);
-        Claim { space: "address".into(), from: n, to: n, hold: Hold::Alone, text: address.to_string() }
+        Claim { space: "address".into(), from: n, to: n, hold: Hold::Alone, text: address.to_string(), realm: None }
     }
 
     /// Returns the claim of the addresses `from` to `to`, both included.
     pub fn addresses(from: IpAddr, to: IpAddr) -> Claim {
         let text = format!("{from}-{to}");
-        Claim { space: "address".into(), from: number(from), to: number(to), hold: Hold::Alone, text }
+        Claim { space: "address".into(), from: number(from), to: number(to), hold: Hold::Alone, text, realm: None }
     }
 
     /// Returns the claim of one number in `space`, such as a VM id or a port.
     pub fn number(space: impl Into<String>, n: u128) -> Claim {
-        Claim { space: space.into(), from: n, to: n, hold: Hold::Alone, text: n.to_string() }
+        Claim { space: space.into(), from: n, to: n, hold: Hold::Alone, text: n.to_string(), realm: None }
     }
 
     /// Returns the claim of one name in `space`, such as a host name; names are compared as given.
     pub fn name(space: impl Into<String>, name: &str) -> Claim {
         let hash = Sha256::digest(name.as_bytes());
         let n = u128::from_be_bytes(hash[..16].try_into().expect("SHA-256 has 32 bytes"));
-        Claim { space: space.into(), from: n, to: n, hold: Hold::Alone, text: name.to_owned() }
+        Claim { space: space.into(), from: n, to: n, hold: Hold::Alone, text: name.to_owned(), realm: None }
     }
 
     /// Returns room for `amount` in `space`, which names the unit: `"MiB of memory on pve1"`. When it is offered more
     /// than once, the least counts.
     pub fn room(space: impl Into<String>, amount: u128) -> Claim {
-        Claim { space: space.into(), from: 0, to: amount, hold: Hold::Room, text: amount.to_string() }
+        Claim { space: space.into(), from: 0, to: amount, hold: Hold::Room, text: amount.to_string(), realm: None }
     }
 
     /// Returns a share of `amount` of the room in `space`. Where no room is offered, nothing limits it. Shares are added
@@ -85,8 +89,24 @@ impl Claim {
         Claim { hold: Hold::Drawn, ..self }
     }
 
+    /// Returns the same claim as one within the realm of whatever has it: a VM id is one of a cluster, and another
+    /// cluster has the same.
+    pub fn of_realm(self) -> Claim {
+        Claim { realm: Some(String::new()), ..self }
+    }
+
+    /// Says in which realm it is, if it is in one.
+    pub(crate) fn put_in(&mut self, realm: &str) {
+        if let Some(own) = &mut self.realm {
+            realm.clone_into(own);
+        }
+    }
+
     /// Returns true when both cannot be held at the same time.
     pub fn clashes(&self, other: &Claim) -> bool {
+        if self.realm.is_some() && other.realm.is_some() && self.realm != other.realm {
+            return false;
+        }
         let adds = |claim: &Claim| matches!(claim.hold, Hold::Room | Hold::Share);
         if adds(self) || adds(other) {
             return false;

@@ -56,13 +56,14 @@ pub(super) fn clashes(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
 
 /// Returns a problem for every space in which more is taken than there is room for, naming every share and every line.
 pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
-    let mut spaces: BTreeMap<&str, Vec<(&Held, bool)>> = BTreeMap::new();
+    type Space<'a> = (&'a str, Option<&'a str>);
+    let mut spaces: BTreeMap<Space<'_>, Vec<(&Held, bool)>> = BTreeMap::new();
     let all = held.iter().map(|held| (held, false)).chain(foreign.iter().map(|held| (held, true)));
     for (held, is_foreign) in all.filter(|(held, _)| matches!(held.claim.hold, Hold::Room | Hold::Share)) {
-        spaces.entry(&held.claim.space).or_default().push((held, is_foreign));
+        spaces.entry((&held.claim.space, held.claim.realm.as_deref())).or_default().push((held, is_foreign));
     }
     let mut problems = Vec::new();
-    for (space, claims) in spaces {
+    for ((space, _), claims) in spaces {
         let of = |hold: Hold| claims.iter().filter(move |(held, _)| held.claim.hold == hold);
         let Some((room, _)) = of(Hold::Room).min_by_key(|(held, _)| held.claim.to) else { continue };
         let taken = of(Hold::Share).fold(0u128, |sum, (held, _)| sum.saturating_add(held.claim.to));
@@ -158,6 +159,27 @@ mod tests {
         let problems = shortages(&ours, &theirs);
         insta::assert_snapshot!(problems[0].message, @"3500 MiB of memory on pve1 are taken, of 3000: 2000 by a, 1500 by b in stack prod");
         assert!(shortages(&[], &theirs).is_empty());
+    }
+
+    #[test]
+    fn what_is_numbered_within_a_realm_clashes_within_it_only() {
+        let of = |realm: &str, claim: Claim| {
+            let mut claim = claim.of_realm();
+            claim.put_in(realm);
+            claim
+        };
+        let machine = |realm: &str| of(realm, Claim::number("VM id", 100));
+        let ours = [held("dev", "a", 1, machine("proxmox:attic"))];
+        assert!(clashes(&ours, &[held("prod", "b", 2, machine("proxmox:cellar"))]).is_empty());
+        let problems = clashes(&ours, &[held("prod", "b", 2, machine("proxmox:attic"))]);
+        assert_eq!(problems[0].message, "VM id 100 of a overlaps VM id 100 of b in stack prod");
+        // Of one that was recorded before realms were, nobody knows.
+        assert_eq!(clashes(&ours, &[held("prod", "b", 2, Claim::number("VM id", 100))]).len(), 1);
+        let room = |realm: &str, name: &str| held("dev", name, 1, of(realm, Claim::room(SPACE, 1000)));
+        let share = |realm: &str, name: &str| held("dev", name, 2, of(realm, Claim::share(SPACE, 800)));
+        let all = [room("attic", "pve1"), share("attic", "a"), room("cellar", "other"), share("cellar", "b")];
+        assert!(shortages(&all, &[]).is_empty());
+        assert_eq!(shortages(&all, &[share("attic", "c")]).len(), 1);
     }
 
     #[test]

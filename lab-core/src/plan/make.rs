@@ -355,10 +355,19 @@ impl<'a> Planner<'a> {
             });
         };
         let Nature { id, claims, outside } = kind.nature(&inputs, vault);
-        let (claims, claims_deferred) = claims.unwrap_or_else(|error| {
+        let (mut claims, mut claims_deferred) = claims.unwrap_or_else(|error| {
             ask("what is occupied by the inputs", error);
             (Vec::new(), false)
         });
+        match realm.as_deref() {
+            Some(realm) => claims.iter_mut().for_each(|claim| claim.put_in(realm)),
+            // What is one of a realm that is not known yet is compared when it is.
+            None => {
+                let before = claims.len();
+                claims.retain(|claim| claim.realm.is_none());
+                claims_deferred |= claims.len() < before;
+            }
+        }
         let id = id.unwrap_or_else(|error| {
             ask("the identity", error);
             None

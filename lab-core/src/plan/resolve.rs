@@ -69,7 +69,8 @@ pub fn resolve(
     spec.digest = spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs);
     let settled = step.unknown.is_empty();
     if step.claims_deferred || !settled {
-        let (claims, _) = kind.claims(&spec.inputs, vault)?;
+        let (mut claims, _) = kind.claims(&spec.inputs, vault)?;
+        claims.iter_mut().for_each(|claim| claim.put_in(&spec.realm));
         // Most types occupy nothing, and then nobody has to be asked what others do.
         let held = if claims.is_empty() { Vec::new() } else { values.held(&step.urn) };
         for claim in &claims {

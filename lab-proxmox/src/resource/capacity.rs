@@ -47,12 +47,12 @@ fn cpus_of(node: &str) -> String {
 
 /// Returns the share of a machine in the memory of its node.
 pub(super) fn memory(node: &str, amount: Mib) -> Claim {
-    Claim::share(memory_of(node), u128::from(amount.0))
+    Claim::share(memory_of(node), u128::from(amount.0)).of_realm()
 }
 
 /// Returns the share of a machine in the processors of its node.
 pub(super) fn cpus(node: &str, count: u32) -> Claim {
-    Claim::share(cpus_of(node), u128::from(count))
+    Claim::share(cpus_of(node), u128::from(count)).of_realm()
 }
 
 impl Resource<Proxmox> for Capacity {
@@ -62,8 +62,8 @@ impl Resource<Proxmox> for Capacity {
 
     fn claims(&self) -> Vec<Claim> {
         vec![
-            Claim::room(memory_of(&self.node), self.offered(self.memory.0, self.memory_percent)),
-            Claim::room(cpus_of(&self.node), self.offered(self.cpus, self.cpu_percent)),
+            Claim::room(memory_of(&self.node), self.offered(self.memory.0, self.memory_percent)).of_realm(),
+            Claim::room(cpus_of(&self.node), self.offered(self.cpus, self.cpu_percent)).of_realm(),
         ]
     }
 

@@ -102,7 +102,7 @@ impl Resource<Proxmox> for Image {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim::name(format!("volume on {}", self.node), &self.volume())]
+        vec![Claim::name(format!("volume on {}", self.node), &self.volume()).of_realm()]
     }
 
     fn locks(&self) -> Vec<Lock> {

@@ -34,7 +34,7 @@ impl Resource<Proxmox> for Segment {
 
     fn claims(&self) -> Vec<Claim> {
         let vlan = self.vlan.unwrap_or_default();
-        let mut claims = vec![Claim::number(format!("VLAN of {}:", self.bridge), u128::from(vlan))];
+        let mut claims = vec![Claim::number(format!("VLAN of {}:", self.bridge), u128::from(vlan)).of_realm()];
         // The first host follows the network's own address.
         if let Ok(first) = self.subnet.address(1) {
             let from = first.to_bits() - 1;

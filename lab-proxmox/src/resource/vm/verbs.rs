@@ -287,14 +287,15 @@ impl Resource<Proxmox> for Vm {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        let mut claims = vec![Claim::number("VM id", u128::from(self.vmid)), Claim::name("host name", &self.name)];
+        let mut claims =
+            vec![Claim::number("VM id", u128::from(self.vmid)).of_realm(), Claim::name("host name", &self.name)];
         for network in &self.networks {
             let mac = network.mac;
             claims.push(Claim { text: mac.to_string(), ..Claim::number("MAC", mac.number()) });
             claims.extend(network.address.map(|address| Claim::address(address.ip.into())));
         }
         if let Some(group) = &self.apart {
-            claims.push(Claim::name(format!("host of one of {group}:"), &self.node));
+            claims.push(Claim::name(format!("host of one of {group}:"), &self.node).of_realm());
         }
         if self.running {
             claims.push(capacity::memory(&self.node, self.memory));
