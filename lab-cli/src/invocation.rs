@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) const CLOCK_VARIABLE: &str = "LAB_CLOCK";
 
 /// One call of the command line.
+#[derive(Clone)]
 pub(crate) struct Invocation<'a> {
     pub(crate) lab: &'a Lab,
     /// How this command line is called, for commands to be copied.
@@ -29,6 +30,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) interrupt: Option<Interrupt>,
     /// True when the process ends with this call.
     pub(crate) ending: bool,
+    /// The stacks that this one is done for first, the outermost first.
+    pub(crate) waiting: Vec<String>,
     answers: Arc<Mutex<Option<Box<dyn BufRead + Send>>>>,
     variables: BTreeMap<String, String>,
     link: Option<Link>,
@@ -53,6 +56,7 @@ impl<'a> Invocation<'a> {
             ids: around.ids,
             interrupt: around.interrupt,
             ending: around.ending,
+            waiting: Vec::new(),
             answers: Arc::new(Mutex::new(around.answers)),
             variables: around.variables,
             link: around.link,
@@ -65,21 +69,20 @@ impl<'a> Invocation<'a> {
     /// Returns the same call on another state, with other keys, to another outside.
     pub(crate) fn elsewhere(&self, state: PathBuf, keys: KeySource, link: Link) -> Invocation<'a> {
         Invocation {
-            lab: self.lab,
-            name: self.name.clone(),
             // Nobody else knows of it.
             global: Global { state, trust_lock: true, ..self.global.clone() },
-            screen: self.screen.clone(),
-            ids: self.ids.clone(),
-            interrupt: self.interrupt.clone(),
             ending: false,
-            answers: self.answers.clone(),
-            variables: self.variables.clone(),
             link: Some(link),
             keys: Some(keys),
-            executable: self.executable.clone(),
-            mounts: self.mounts.clone(),
+            ..self.clone()
         }
+    }
+
+    /// Returns the same call for another environment, which this one waits for.
+    pub(crate) fn before(&self, env: &str) -> Invocation<'a> {
+        let mut waiting = self.waiting.clone();
+        waiting.push(self.stack());
+        Invocation { global: Global { env: Some(env.to_owned()), ..self.global.clone() }, waiting, ..self.clone() }
     }
 
     /// Returns the lab directory.

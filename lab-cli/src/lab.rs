@@ -213,7 +213,9 @@ impl Lab {
             |why: String| Trouble::new("the program failed, so nothing was planned").because(known.scrub(&why));
         let mut declared = match attempt {
             Ok(Ok(declared)) => declared,
-            Ok(Err(Unloaded::Program(error))) => return Err(failed(error.to_string())),
+            Ok(Err(Unloaded::Program(error))) => {
+                return Err(Trouble { needs: error.needs().map(str::to_owned), ..failed(error.to_string()) });
+            }
             Ok(Err(Unloaded::Trouble(trouble))) => return Err(trouble),
             Err(panic) => return Err(failed(format!("it panicked: {}", panics::told(&*panic)))),
         };

@@ -45,15 +45,14 @@ pub(crate) async fn rehearse(invocation: &Invocation<'_>, arguments: &arguments:
     screen.event("rehearsal", json!({"seed": arguments.seed, "summary": simulated.summary}));
 
     let there = invocation.elsewhere(state.clone(), keys, simulated.link.clone());
-    let consent = Consent { yes: true, parallel: 16 };
-    let opened = Opened::write(&there, "rehearse", None, &mut |_| Ok(()))?;
-    let seen = opened.observe(screen, false).await;
-    let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
-    let mut exit = match finish(&there, opened, plan, &consent, false).await? {
-        0 => second(&there).await?,
-        // Nothing is left to go on from: the whole lab is thrown away.
-        _ => FAILED,
-    };
+    let mut done = Vec::new();
+    // Nothing is left to go on from when it fails: the whole lab is thrown away.
+    let mut exit = if first(&there, &mut done).await? == 0 { 0 } else { FAILED };
+    if exit == 0 {
+        for there in &done {
+            exit = exit.max(second(there, done.len() > 1).await?);
+        }
+    }
     screen.event("rehearsed", json!({"stack": there.stack(), "exit": exit}));
     if arguments.keep {
         keep(&there, &simulated, &state, &key);
@@ -67,9 +66,49 @@ pub(crate) async fn rehearse(invocation: &Invocation<'_>, arguments: &arguments:
     Ok(exit)
 }
 
-/// Plans again, having looked at everything; there must be nothing to do.
-async fn second(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
+/// Applies the program, and before it the environments that it takes something over from: they share the lab directory
+/// and the hardware, as they will in life. Every one that was applied goes into `done`, in that order.
+async fn first<'a>(invocation: &Invocation<'a>, done: &mut Vec<Invocation<'a>>) -> Result<u8, Trouble> {
+    let opened = loop {
+        let trouble = match Opened::write(invocation, "rehearse", None, &mut |_| Ok(())) {
+            Ok(opened) => break opened,
+            Err(trouble) => trouble,
+        };
+        let Some(before) = before(invocation, &trouble, done) else { return Err(trouble) };
+        let (stack, needed) = (invocation.stack(), before.stack());
+        let text = format!("{stack} takes over from {needed}, which is rehearsed first.");
+        invocation.screen.line(0, &[(Tone::Strong, &text)]);
+        match Box::pin(first(&before, done)).await? {
+            0 => {}
+            failed => return Ok(failed),
+        }
+    };
+    let consent = Consent { yes: true, parallel: 16 };
+    let seen = opened.observe(&invocation.screen, false).await;
+    let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
+    let exit = finish(invocation, opened, plan, &consent, false).await?;
+    if exit == 0 {
+        done.push(invocation.clone());
+    }
+    Ok(exit)
+}
+
+/// Returns the environment of this lab that has to be applied first, unless it was, or it is what needs the other.
+fn before<'a>(invocation: &Invocation<'a>, trouble: &Trouble, done: &[Invocation<'_>]) -> Option<Invocation<'a>> {
+    let env = trouble.needs.as_deref()?.strip_prefix(&invocation.lab.name)?.strip_prefix('-')?;
+    let before = invocation.before(env);
+    if let Some(files) = &invocation.lab.environments {
+        files.check(Some(env)).ok()?;
+    }
+    let waits = before.waiting.contains(&before.stack());
+    let known = done.iter().any(|done| done.stack() == before.stack());
+    (!waits && !known).then_some(before)
+}
+
+/// Plans again, having looked at everything; there must be nothing to do. `one_of` several.
+async fn second(invocation: &Invocation<'_>, one_of: bool) -> Result<u8, Trouble> {
     let screen = &invocation.screen;
+    let which = if one_of { format!(" of {}", invocation.stack()) } else { String::new() };
     let opened = Opened::look(invocation)?;
     let seen = opened.observe(screen, true).await;
     let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
@@ -77,13 +116,13 @@ async fn second(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
         screen.line(
             0,
             &[
-                (Tone::Create, "The second plan is empty"),
+                (Tone::Create, &format!("The second plan{which} is empty")),
                 (Tone::Plain, &format!(": {} resources are as the program says.", plan.same)),
             ],
         );
         return Ok(0);
     }
-    screen.line(0, &[(Tone::Error, "The second plan is not empty:")]);
+    screen.line(0, &[(Tone::Error, &format!("The second plan{which} is not empty:"))]);
     show::plan(screen, &plan);
     let hint = "look for a value that differs at every run, or a provider that reads back something else than it wrote";
     // Not the end of it: a lab that is kept can be looked into.

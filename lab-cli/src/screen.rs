@@ -162,7 +162,7 @@ impl Screen {
 
     /// Prints what went wrong.
     pub(crate) fn trouble(&self, trouble: &Trouble) {
-        let Trouble { what, cause, hint, exit } = trouble;
+        let Trouble { what, cause, hint, exit, needs: _ } = trouble;
         if self.json {
             let fields = json!({"what": what, "cause": cause, "hint": hint, "exit": exit});
             return self.event("error", fields);

@@ -14,6 +14,8 @@ pub(crate) struct Trouble {
     pub(crate) hint: Option<String>,
     /// The exit code.
     pub(crate) exit: u8,
+    /// The stack that has to be applied first, where that is what is wrong.
+    pub(crate) needs: Option<String>,
 }
 
 /// Failed or refused, and nothing is under way.
@@ -27,7 +29,7 @@ pub(crate) const USAGE: u8 = 64;
 
 impl Trouble {
     pub(crate) fn new(what: impl Into<String>) -> Trouble {
-        Trouble { what: what.into(), cause: None, hint: None, exit: FAILED }
+        Trouble { what: what.into(), cause: None, hint: None, exit: FAILED, needs: None }
     }
 
     pub(crate) fn because(mut self, cause: impl ToString) -> Trouble {

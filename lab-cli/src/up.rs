@@ -151,7 +151,8 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
     let steps: BTreeSet<&Urn> = plan.steps.iter().map(|step| &step.urn).collect();
     for failure in report.failed.iter().filter(|failure| !steps.contains(&failure.urn)) {
         let what = format!("failed to {} what happened to {}", failure.action, plan.stack);
-        screen.trouble(&Trouble { what, cause: Some(failure.error.clone()), hint: failure.hint.clone(), exit });
+        let (cause, hint) = (Some(failure.error.clone()), failure.hint.clone());
+        screen.trouble(&Trouble { what, cause, hint, exit, needs: None });
     }
     let outputs = opened.ledger.with(|store| store.state().outputs.clone());
     let mut parts = vec![format!("{} done", report.done.len())];

@@ -2,11 +2,14 @@
 
 use insta::assert_snapshot;
 use lab_cli::{Lab, Surroundings};
-use lab_core::execute::KeySource;
 use lab_core::execute::seal::{Ids, Keys};
+use lab_core::execute::{KeySource, Simulated, Simulator};
 use lab_core::testing::{Memory, Thing, World};
 use lab_core::{Clock, Link, Output, Placed, ProgramError, Stack, Windows};
 use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -80,6 +83,7 @@ impl Bench {
         around.ids = Arc::new(Ids::seeded(1));
         let dir = self.dir.path().display().to_string();
         let lab = Lab::environments("shelf", shelf).configuration(&format!("{dir}/shelf-{{env}}.toml"));
+        let lab = lab.hardware(Memoria);
         let state = format!("{dir}/state");
         let words = ["shelf", "--state", state.as_str()].into_iter().chain(arguments.split_whitespace());
         let exit = lab.run_with(words, around);
@@ -93,6 +97,79 @@ impl Bench {
         assert_eq!((ran.exit, ran.err.as_str()), (0, ""), "{arguments}: {}", ran.out);
         ran.out
     }
+}
+
+/// A world in memory to rehearse on.
+struct Memoria;
+
+impl Simulator for Memoria {
+    fn start(&self, _seed: u64) -> Pin<Box<dyn Future<Output = io::Result<Simulated>> + Send + '_>> {
+        Box::pin(async {
+            let world: Arc<World> = Arc::default();
+            let shown = world.clone();
+            Ok(Simulated {
+                link: Link::memory(world).on(Clock::scaled(1000)),
+                summary: vec!["a cellar, in memory".into()],
+                reach: Vec::new(),
+                world: Box::new(move || shown.dump()),
+                guard: Box::new(()),
+            })
+        })
+    }
+}
+
+#[test]
+fn an_environment_is_rehearsed_after_those_it_takes_over_from() {
+    let bench = Bench::new();
+    bench.write("production", "cellar = \"production\"\nnumber = 3\npromoted_from = \"staging\"\n");
+    assert_snapshot!(bench.done("rehearse --env production"), @r#"
+    Rehearsal: nothing of this is real.
+      a cellar, in memory
+    shelf-production takes over from shelf-staging, which is rehearsed first.
+    shelf-staging takes over from shelf-dev, which is rehearsed first.
+      memory
+        + create memory:thing shelf  DIR/shelf-dev.toml:2
+      outputs
+        room: [unknown]
+        says: "hello"
+    shelf-dev: 1 to create, 0 unchanged.
+      + memory:thing shelf created
+    shelf-dev: 1 done.
+      room: dev/shelf#1
+      says: hello
+      memory
+        + create memory:thing shelf  DIR/shelf-staging.toml:2
+      outputs
+        room: [unknown]
+        says: "hello"
+    shelf-staging: 1 to create, 0 unchanged.
+      + memory:thing shelf created
+    shelf-staging: 1 done.
+      room: staging/shelf#2
+      says: hello
+      memory
+        + create memory:thing shelf  DIR/shelf-production.toml:2
+      outputs
+        room: [unknown]
+        says: "hello"
+    shelf-production: 1 to create, 0 unchanged.
+      + memory:thing shelf created
+    shelf-production: 1 done.
+      room: production/shelf#3
+      says: hello
+    The second plan of shelf-dev is empty: 1 resources are as the program says.
+    The second plan of shelf-staging is empty: 1 resources are as the program says.
+    The second plan of shelf-production is empty: 1 resources are as the program says.
+    "#);
+    assert_eq!(bench.world.count(), 0, "the real world was left alone");
+    // What takes over from each other in a circle cannot be rehearsed, nor be applied.
+    bench.write("dev", "cellar = \"dev\"\nnumber = 1\npromoted_from = \"production\"\n");
+    let ran = bench.run("rehearse --env production");
+    assert_eq!(ran.exit, 1);
+    assert_snapshot!(ran.err, @"
+    error: the program failed, so nothing was planned
+      cause: stack shelf-production was never applied in this lab directory: run its `up` first
+    ");
 }
 
 #[test]

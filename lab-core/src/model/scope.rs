@@ -55,30 +55,38 @@ pub struct Neighbour {
 }
 
 /// What a program failed with, before anything was planned.
-pub struct ProgramError(String);
+pub struct ProgramError {
+    message: String,
+    needs: Option<String>,
+}
 
 impl ProgramError {
     /// Returns an error that says `message`.
     pub fn new(message: impl Into<String>) -> ProgramError {
-        ProgramError(message.into())
+        ProgramError { message: message.into(), needs: None }
+    }
+
+    /// Returns the stack of this lab directory that has to be applied first, where that is what is wrong.
+    pub fn needs(&self) -> Option<&str> {
+        self.needs.as_deref()
     }
 }
 
 impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl fmt::Debug for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl<E: std::error::Error> From<E> for ProgramError {
     fn from(error: E) -> ProgramError {
-        ProgramError(error.to_string())
+        ProgramError::new(error.to_string())
     }
 }
 
@@ -219,8 +227,9 @@ impl Stack {
     /// Returns the outputs of another stack of this lab directory, as it was last applied.
     pub fn outputs_of<T: DeserializeOwned>(&self, stack: &str) -> Result<T, ProgramError> {
         let applied = self.neighbours.get(stack).map(|neighbour| &neighbour.outputs).filter(|it| !it.is_null());
-        let outputs = applied.ok_or_else(|| {
-            ProgramError::new(format!("stack {stack} was never applied in this lab directory: run its `up` first"))
+        let outputs = applied.ok_or_else(|| ProgramError {
+            message: format!("stack {stack} was never applied in this lab directory: run its `up` first"),
+            needs: Some(stack.to_owned()),
         })?;
         self.draft().reads.insert(stack.to_owned(), value::digest(outputs));
         value::decode(outputs, &self.vault).map_err(|error| {
