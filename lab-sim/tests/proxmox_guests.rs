@@ -185,6 +185,33 @@ async fn what_a_script_asks_for_and_is_not_simulated_is_an_error_with_its_line()
     assert_eq!(exec(&lab, 100, &["cloud-init", "status"]).await, (0, "status: error\n".to_owned()));
 }
 
+/// Scripts, and what bash 5.2 makes of them: its exit status and what it prints.
+const SCRIPTS: [(&str, i64, &str); 10] = [
+    ("false; echo $?; echo $?", 0, "1\n0\n"),
+    ("false\nexit", 1, ""),
+    ("f() { false; return; }; f; echo $?", 0, "1\n"),
+    ("trap 'echo trap' ERR; false; echo on", 0, "trap\non\n"),
+    // A trap may end the script, also without `set -e`.
+    ("trap 'echo trap; exit' ERR; false; echo on", 0, "trap\n"),
+    ("trap 'echo trap; exit 5' ERR; false; echo on", 5, "trap\n"),
+    // Functions have it with `set -E` only.
+    ("set -e\ntrap 'echo \"trap $LINENO\"' ERR\nf() {\n  false\n}\nf", 1, ""),
+    ("set -eE\ntrap 'echo \"trap $LINENO\"' ERR\nf() {\n  false\n}\nf", 1, "trap 4\n"),
+    ("set -E\ntrap 'echo \"trap $LINENO\"' ERR\nf() {\n  false\n}\nf\necho $?", 0, "trap 4\ntrap 6\n1\n"),
+    ("set -eE\ntrap 'echo trap' ERR\nf() { false; }\nif ! f; then echo no; fi\nf || echo or", 0, "no\nor\n"),
+];
+
+#[tokio::test]
+async fn scripts_fail_and_are_trapped_as_by_bash() {
+    let lab = Lab::start().await;
+    image(&lab).await;
+    guest(&lab, 100, &json!({"packages": ["qemu-guest-agent"]}), "192.168.10.21").await;
+    lab.until(|| async { lab.post(&agent(100, "ping"), &[]).await.status == 200 }).await;
+    for (script, code, said) in SCRIPTS {
+        assert_eq!(exec(&lab, 100, &["bash", "-c", script]).await, (code, said.to_owned()), "{script}");
+    }
+}
+
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Installs MicroK8s, and joins the machine it is told, guarded and repeated by a unit.

@@ -2,7 +2,8 @@
 # Installs MicroK8s and makes this machine a member of its cluster. Every step looks first and may be repeated: the
 # unit that runs this starts it again until it succeeds, and at every boot. What it did is told in $DONE, what went
 # wrong last in $FAILED.
-set -euo pipefail
+# The trap below is for functions, too.
+set -Eeuo pipefail
 
 # NAME, ADDRESS, CHANNEL, CLASSIC, HOLD, SEED (address), PREVIOUS (address), PEERS (addresses), ADDONS (arguments).
 . /etc/lab/microk8s.env

@@ -36,8 +36,14 @@ pub(super) struct Shell {
     errexit: bool,
     nounset: bool,
     pipefail: bool,
+    /// Functions and substitutions have the trap, too.
+    errtrace: bool,
     trap: Option<String>,
+    /// The trap runs.
+    trapped: bool,
     status: i32,
+    /// The status before this command: what `$?` says.
+    before: i32,
     line: usize,
     /// How many functions deep: the trap is the script's own.
     depth: u32,
@@ -63,8 +69,11 @@ pub(super) async fn run(system: &Arc<System>, text: &str, arguments: &[String], 
         errexit: false,
         nounset: false,
         pipefail: false,
+        errtrace: false,
         trap: None,
+        trapped: false,
         status: 0,
+        before: 0,
         line: 0,
         depth: 0,
     };
@@ -114,16 +123,23 @@ impl Shell {
     /// A command failed and nobody asked whether it would.
     async fn failed(&mut self, streams: &mut Streams) -> Flow {
         let status = self.status;
-        if self.depth == 0
+        if (self.depth == 0 || self.errtrace)
             && let Some(text) = self.trap.take()
         {
-            match read(&text) {
-                Ok(list) => {
-                    let _ = self.list(&list, streams, true).await;
+            self.trapped = true;
+            let flow = match read(&text) {
+                Ok(list) => self.list(&list, streams, true).await,
+                Err(problem) => {
+                    self.system.refuse(&format!("line {}: in the trap, {problem}", self.line));
+                    Flow::On
                 }
-                Err(problem) => self.system.refuse(&format!("line {}: in the trap, {problem}", self.line)),
-            }
+            };
+            self.trapped = false;
             self.trap = Some(text);
+            // It may end the script, also where a failure alone would not.
+            if flow == Flow::Exit {
+                return flow;
+            }
             self.status = status;
         }
         if self.errexit { Flow::Exit } else { Flow::On }
@@ -158,7 +174,9 @@ impl Shell {
     }
 
     async fn command(&mut self, command: &Command, streams: &mut Streams, tested: bool) -> Flow {
-        if command.line > 0 && self.depth == 0 {
+        self.before = self.status;
+        // In the trap it is still the line that failed.
+        if command.line > 0 && !self.trapped {
             self.line = command.line;
         }
         for redirect in &command.redirects {
@@ -283,6 +301,7 @@ impl Shell {
         streams: &mut Streams,
         tested: bool,
     ) -> Flow {
+        let before = self.before;
         self.status = 0;
         let Some(words) = self.words(words, streams).await else { return self.unset() };
         for (name, word) in assigns {
@@ -293,20 +312,24 @@ impl Shell {
         if let Some(body) = self.functions.get(name).cloned() {
             let arguments = std::iter::once(self.arguments.first().cloned().unwrap_or_default());
             let before = std::mem::replace(&mut self.arguments, arguments.chain(rest.iter().cloned()).collect());
+            let calls = self.line;
             self.depth += 1;
             let flow = self.list(&body, streams, tested).await;
             self.depth -= 1;
             self.arguments = before;
+            if flow != Flow::Exit {
+                self.line = calls;
+            }
             return if flow == Flow::Return { Flow::On } else { flow };
         }
         let number = |fallback: i32| rest.first().and_then(|text| text.parse().ok()).unwrap_or(fallback);
         match name.as_str() {
             "exit" => {
-                self.status = number(self.status);
+                self.status = number(before);
                 return Flow::Exit;
             }
             "return" => {
-                self.status = number(self.status);
+                self.status = number(before);
                 return Flow::Return;
             }
             "break" => return Flow::Break,
@@ -364,6 +387,7 @@ impl Shell {
                 match letter {
                     'e' => self.errexit = on,
                     'u' => self.nounset = on,
+                    'E' => self.errtrace = on,
                     'o' if words.next().is_some_and(|option| option == "pipefail") => self.pipefail = on,
                     // Tracing changes nothing.
                     'x' => {}
@@ -427,7 +451,7 @@ impl Shell {
             Part::Variable { name, otherwise, quoted } => {
                 let value = match name.as_str() {
                     "*" | "@" => Some(self.arguments.iter().skip(1).cloned().collect::<Vec<_>>().join(" ")),
-                    "?" => Some(self.status.to_string()),
+                    "?" => Some(self.before.to_string()),
                     "#" => Some(self.arguments.len().saturating_sub(1).to_string()),
                     "LINENO" => Some(self.line.to_string()),
                     digit if digit.len() == 1 && digit.chars().all(|letter| letter.is_ascii_digit()) => {
