@@ -34,7 +34,7 @@ use lab_core::model::{Component, Handle, Input, Scope, Secret};
 use lab_kube::crds::{
     Acme, Certificate, CertificateSpec, Cloudflare, Dns01, IssuerRef, IssuerSpec, Metadata, SecretKey, Solver,
 };
-use lab_kube::{Kubernetes, Object, crds};
+use lab_kube::{Existing, Kubernetes, Object, crds};
 
 /// The namespace of cert-manager, and of the Secrets that cluster issuers use.
 pub const NAMESPACE: &str = "cert-manager";
@@ -87,6 +87,12 @@ impl CertManager {
     pub fn new() -> CertManager {
         CertManager { install: Install::Native, webhook: false, nameservers: Vec::new() }
     }
+
+    /// Returns a cert-manager that something else has installed, with its webhook: nothing of it is declared, and what
+    /// needs it waits until it is ready.
+    pub fn existing() -> CertManager {
+        CertManager { install: Install::Existing, webhook: true, nameservers: Vec::new() }
+    }
 }
 
 impl Default for CertManager {
@@ -106,10 +112,13 @@ impl Component<Kubernetes> for CertManager {
     type Handle = CertManagerHandle;
 
     fn declare(self, scope: &Scope<'_, Kubernetes>) -> CertManagerHandle {
-        let namespace = scope.resource("namespace").add(Object::new(namespace(NAMESPACE)));
         if self.install == Install::Existing {
-            return CertManagerHandle { ready: namespace };
+            // What answers last: nothing of cert-manager's can be declared before its webhook lets it in.
+            let last = if self.webhook { WEBHOOK } else { CONTROLLER };
+            let ready = scope.read("ready", Existing::new("apps/v1", "Deployment", NAMESPACE, last));
+            return CertManagerHandle { ready };
         }
+        let namespace = scope.resource("namespace").add(Object::new(namespace(NAMESPACE)));
         let kinds = scope.component("kinds").add(Definitions(&definitions::CERT_MANAGER));
         let account = scope.component("controller").depends_on(&namespace).add(controller_account());
         let controller =

@@ -261,3 +261,15 @@ fn no_secret_stands_in_clear_in_what_is_declared() {
         }
     }
 }
+
+#[test]
+fn what_something_else_has_installed_is_waited_for_and_not_declared() {
+    let declared = declare(|k8s| {
+        let manager = k8s.component("cert-manager").add(CertManager::existing());
+        k8s.component("issuer").depends_on(&manager.ready).add(ClusterIssuer::self_signed());
+    });
+    let types: Vec<&str> = declared.nodes.iter().map(|node| node.urn.kind()).collect();
+    assert_eq!(types, ["kubernetes:existing", "kubernetes:object"]);
+    assert_eq!(declared.nodes[0].inputs["key"]["name"], "cert-manager-webhook");
+    assert!(declared.problems.is_empty(), "{:?}", declared.problems);
+}

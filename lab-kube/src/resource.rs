@@ -387,7 +387,7 @@ async fn target<K: Data>(client: &Client, op: &Op<Object<K>>) -> Result<Option<(
 }
 
 /// Returns how far an object is, with the words of whatever explains it.
-async fn readiness(client: &Client, object: &Value) -> Result<Readiness> {
+pub(crate) async fn readiness(client: &Client, object: &Value) -> Result<Readiness> {
     match status(object) {
         Readiness::Ready if is_definition(object) => match Kind::defined_by(object).first() {
             Some(kind) if !client.listable(kind).await? => {
