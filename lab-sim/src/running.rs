@@ -276,23 +276,35 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
             nfs.exports.join(", ")
         ));
     }
-    let proxmox =
-        if rack.proxmox.is_empty() { "" } else { ", the Proxmox API and what its guests do at their first boot" };
-    let (api, slow) = match &options.control_plane {
-        None => (", the Kubernetes API".to_owned(), ""),
+    let (mut simulated, mut absent) = (Vec::new(), vec!["containers, packets, files"]);
+    if !rack.machines.is_empty() {
+        simulated.extend(["the Talos machine API", "etcd membership"]);
+        absent.push("the add-ons Talos brings along (CoreDNS, Flannel, kube-proxy)");
+    }
+    let slow = match options.control_plane.as_ref().filter(|_| !rack.machines.is_empty()) {
+        None => "",
         Some(assets) => {
             lines.push(format!(
                 "Real, from {}: etcd, the API server, the controllers and the scheduler of Kubernetes; pods only say that they run.",
                 assets.directory().display()
             ));
-            (String::new(), ", ten while Kubernetes runs")
+            ", ten while Kubernetes runs"
         }
     };
+    if !rack.proxmox.is_empty() {
+        simulated.extend(["the Proxmox API", "what its guests do at their first boot", "how MicroK8s joins"]);
+        absent.push("what is inside MicroK8s' add-ons");
+    }
+    // Under MicroK8s it is always the embedded one.
+    if slow.is_empty() || !rack.proxmox.is_empty() {
+        simulated.push("the Kubernetes API");
+    }
     lines.push(format!(
-        "Simulated: the Talos machine API, etcd membership{api}{proxmox}. Not simulated: containers, packets, files, and the add-ons \
-         Talos brings along (CoreDNS, Flannel, kube-proxy). \
-         One second is {} simulated seconds{slow}, seed {}.",
-        options.speed, options.seed
+        "Simulated: {}. Not simulated: {}. One second is {} simulated seconds{slow}, seed {}.",
+        simulated.join(", "),
+        absent.join("; "),
+        options.speed,
+        options.seed
     ));
     lines
 }

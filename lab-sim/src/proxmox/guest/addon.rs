@@ -3,8 +3,8 @@
 //! Each is as small as it can be and still be found: the namespace, the workload under its own image, the class, the
 //! definitions. What an add-on does is done by the controllers of the stand-in, as for anybody's installation of it.
 
+use super::microk8s::Api;
 use super::system::Outcome;
-use crate::kube::Api;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -17,32 +17,33 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
     let plain = argument.is_empty();
     match name {
         "dns" => {
-            workload(api, "Deployment", "kube-system", "coredns", "coredns/coredns:1.13.1");
+            workload(api, "Deployment", "kube-system", "coredns", "coredns/coredns:1.13.1").await;
             Ok(())
         }
         "hostpath-storage" if plain => {
-            hostpath(api);
+            hostpath(api).await;
             Ok(())
         }
         "metrics-server" if plain => {
-            metrics(api);
+            metrics(api).await;
             Ok(())
         }
         "dashboard" if plain && minor < 36 => {
-            metrics(api);
+            metrics(api).await;
             workload(
                 api,
                 "Deployment",
                 "kubernetes-dashboard",
                 "kubernetes-dashboard-web",
                 "kubernetesui/dashboard-web:1.7.0",
-            );
+            )
+            .await;
             Ok(())
         }
         "rbac" | "ha-cluster" | "helm3" | "helm" if plain => Ok(()),
         "registry" if plain => {
-            hostpath(api);
-            workload(api, "Deployment", "container-registry", "registry", "registry:2.8.1");
+            hostpath(api).await;
+            workload(api, "Deployment", "container-registry", "registry", "registry:2.8.1").await;
             Ok(())
         }
         "ingress" if plain => {
@@ -50,7 +51,7 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
                 ..35 => ("k8s.io/ingress-nginx", "registry.k8s.io/ingress-nginx/controller:v1.13.1"),
                 _ => ("traefik.io/ingress-controller", "traefik:v3.6.0"),
             };
-            workload(api, "DaemonSet", "ingress", "ingress-controller", image);
+            workload(api, "DaemonSet", "ingress", "ingress-controller", image).await;
             for class in ["public", if minor < 35 { "public" } else { "nginx" }] {
                 let annotations =
                     json!({"ingressclass.kubernetes.io/is-default-class": (class == "public").to_string()});
@@ -61,7 +62,8 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
                         "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
                         "metadata": {"name": class, "annotations": annotations}, "spec": {"controller": controller},
                     }),
-                );
+                )
+                .await;
             }
             Ok(())
         }
@@ -71,8 +73,8 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
         }
         "metallb" => {
             definitions(api, "metallb.io").await;
-            workload(api, "Deployment", "metallb-system", "controller", "quay.io/metallb/controller:v0.15.2");
-            workload(api, "DaemonSet", "metallb-system", "speaker", "quay.io/metallb/speaker:v0.15.2");
+            workload(api, "Deployment", "metallb-system", "controller", "quay.io/metallb/controller:v0.15.2").await;
+            workload(api, "DaemonSet", "metallb-system", "speaker", "quay.io/metallb/speaker:v0.15.2").await;
             let ranges: Vec<&str> = argument.split(',').collect();
             put(
                 api,
@@ -81,7 +83,7 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
                     "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
                     "metadata": {"name": "default-addresspool", "namespace": "metallb-system"}, "spec": {"addresses": ranges},
                 }),
-            );
+            ).await;
             put(
                 api,
                 "/apis/metallb.io/v1beta1/namespaces/metallb-system/l2advertisements",
@@ -89,7 +91,8 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
                     "apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement",
                     "metadata": {"name": "default-advertise-all-pools", "namespace": "metallb-system"},
                 }),
-            );
+            )
+            .await;
             Ok(())
         }
         "cert-manager" if plain => {
@@ -99,7 +102,7 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
                 ("cert-manager-cainjector", "quay.io/jetstack/cert-manager-cainjector:v1.19.1"),
                 ("cert-manager-webhook", "quay.io/jetstack/cert-manager-webhook:v1.19.1"),
             ] {
-                workload(api, "Deployment", "cert-manager", name, image);
+                workload(api, "Deployment", "cert-manager", name, image).await;
             }
             Ok(())
         }
@@ -108,8 +111,8 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
     }
 }
 
-fn hostpath(api: &Api) {
-    workload(api, "Deployment", "kube-system", "hostpath-provisioner", "cdkbot/hostpath-provisioner:1.5.0");
+async fn hostpath(api: &Api) {
+    workload(api, "Deployment", "kube-system", "hostpath-provisioner", "cdkbot/hostpath-provisioner:1.5.0").await;
     put(
         api,
         "/apis/storage.k8s.io/v1/storageclasses",
@@ -118,22 +121,23 @@ fn hostpath(api: &Api) {
             "metadata": {"name": "microk8s-hostpath", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
             "provisioner": "microk8s.io/hostpath", "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
         }),
-    );
+    ).await;
 }
 
-fn metrics(api: &Api) {
+async fn metrics(api: &Api) {
     workload(
         api,
         "Deployment",
         "kube-system",
         "metrics-server",
         "registry.k8s.io/metrics-server/metrics-server:v0.8.0",
-    );
+    )
+    .await;
 }
 
-fn put(api: &Api, collection: &str, object: &Value) {
+async fn put(api: &Api, collection: &str, object: &Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    api.call("PATCH", &format!("{collection}/{name}?fieldManager=microk8s&force=true"), object);
+    api.call("PATCH", &format!("{collection}/{name}?fieldManager=microk8s&force=true"), object).await;
 }
 
 /// Puts the custom resource definitions of a group in, and waits until they are served.
@@ -146,22 +150,23 @@ async fn definitions(api: &Api, group: &str) {
         .filter_map(|part| serde_saphyr::from_str(part.trim_start_matches("---\n")).ok())
         .collect();
     for definition in documents.iter().filter(|definition| definition["spec"]["group"] == group) {
-        put(api, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition);
+        put(api, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
         let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-        let served = || {
+        let served = async || {
             let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
-            let (_, there) = api.call("GET", &path, &Value::Null);
+            let (_, there) = api.call("GET", &path, &Value::Null).await;
             let conditions = there["status"]["conditions"].as_array();
             conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
         };
-        while !served() {
+        while !served().await {
             api.clock().sleep(Duration::from_secs(1)).await;
         }
     }
 }
 
-fn workload(api: &Api, kind: &str, namespace: &str, name: &str, image: &str) {
-    put(api, "/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
+async fn workload(api: &Api, kind: &str, namespace: &str, name: &str, image: &str) {
+    put(api, "/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
+        .await;
     let labels = json!({"app": name});
     let mut spec = json!({
         "selector": {"matchLabels": labels},
@@ -173,5 +178,5 @@ fn workload(api: &Api, kind: &str, namespace: &str, name: &str, image: &str) {
     let metadata = json!({"name": name, "namespace": namespace});
     let plural = if kind == "Deployment" { "deployments" } else { "daemonsets" };
     let object = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec});
-    put(api, &format!("/apis/apps/v1/namespaces/{namespace}/{plural}"), &object);
+    put(api, &format!("/apis/apps/v1/namespaces/{namespace}/{plural}"), &object).await;
 }
