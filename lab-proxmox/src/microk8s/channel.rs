@@ -74,6 +74,17 @@ impl Channel {
         self.strict
     }
 
+    /// Returns whether a cluster on this channel can be set back to `before` by the snapshots that were taken there: it
+    /// is the minor version before.
+    pub fn follows(self, before: Channel) -> bool {
+        self.strict == before.strict && self.minor == before.minor + 1
+    }
+
+    /// Returns the name of the snapshots that are taken before a cluster goes to this channel.
+    pub(super) fn snapshot(self) -> String {
+        format!("before-1-{}", self.minor)
+    }
+
     /// Returns why a cluster on this channel cannot go to `next` in one step; `None` when it can.
     ///
     /// MicroK8s goes one minor version at a time and never back: what its datastore holds may be of the newer version
@@ -83,7 +94,9 @@ impl Channel {
             return Some("the strictly confined build is another snap: it is installed on new machines".into());
         }
         if next.minor < self.minor {
-            return Some(format!("{self} is newer: going back loses what the datastore has learned since"));
+            return Some(format!(
+                "{self} is newer: going back loses what the datastore has learned since; `rollback` consents to that"
+            ));
         }
         if next.minor > self.minor + 1 {
             return Some(format!("MicroK8s goes one minor version at a time: 1.{} comes next", self.minor + 1));
@@ -143,13 +156,13 @@ impl Addon {
         Ok(versions.iter().find(|(minor, _)| *minor == channel.minor).map(|(_, version)| *version))
     }
 
-    /// Returns what a person should know of it on a track, if anything.
+    /// Returns what a person should know of it when a cluster goes from one channel to another, if anything.
     pub fn advice(&self, from: Channel, to: Channel) -> Option<&'static str> {
         match self {
             Addon::Ingress if from.minor < 35 && to.minor >= 35 => {
                 Some("its controller becomes Traefik instead of NGINX: annotations differ")
             }
-            Addon::Dashboard if to.minor == 35 => Some("1.35 is the last track that has it"),
+            Addon::Dashboard if from.minor < 35 && to.minor == 35 => Some("1.35 is the last track that has it"),
             _ => None,
         }
     }

@@ -2,10 +2,13 @@
 
 use super::channel::{Addon, Channel};
 use super::guest::{Act, Deed, Healthy, Kubeconfig, KubeconfigOutputs, Member, MemberOutputs, Token, TokenOutputs};
+use super::rollback::{Rollback, RolledBack};
 use super::user_data::{network, user_data};
 use crate::mac::Mac;
 use crate::provider::Proxmox;
-use crate::resource::{Address, CloudInit, Disk, Image, ImageOutputs, Network, Snapshot, Vm};
+use crate::resource::{
+    Address, CloudInit, CloudInitOutputs, Disk, Image, ImageOutputs, Network, Snapshot, Vm, VmOutputs,
+};
 use crate::size::{Gib, Mib};
 use crate::slot::Slot;
 use lab_core::{Component, Group, Handle, Host, Output, Placed, Scope, Secret, Urn};
@@ -58,9 +61,12 @@ pub struct Cluster {
     pub sans: Vec<String>,
     /// Keeps snapd from refreshing MicroK8s, and so restarting it, whenever it likes.
     pub hold: bool,
-    /// Takes a snapshot of a machine before MicroK8s is taken to another channel on it. They stay until somebody
-    /// deletes them.
+    /// Takes a snapshot of every machine before MicroK8s is taken to another channel on the first. They stay until
+    /// somebody deletes them.
     pub snapshots: bool,
+    /// Goes back to `channel` from the minor version after it, by those snapshots. It is done once, and may stay until
+    /// the channel changes again.
+    pub rollback: bool,
     /// Refuses nodes that share a host.
     pub spread: bool,
     /// Makes Proxmox VE refuse to destroy the machines.
@@ -132,6 +138,7 @@ impl Cluster {
             sans: Vec::new(),
             hold: true,
             snapshots: true,
+            rollback: false,
             spread: true,
             protection: false,
             tags: BTreeSet::new(),
@@ -229,6 +236,13 @@ impl ClusterHandle {
     }
 }
 
+/// The machine of a node as it is declared.
+struct Machine {
+    /// What it is told.
+    iso: Handle<CloudInitOutputs>,
+    vm: Handle<VmOutputs>,
+}
+
 impl Component<Proxmox> for Cluster {
     type Handle = ClusterHandle;
 
@@ -244,14 +258,30 @@ impl Component<Proxmox> for Cluster {
         if self.nodes.len() > 1 {
             group.gate(scope, Healthy { nodes: numbers.clone() });
         }
-        let members: Vec<Handle<MemberOutputs>> = self
+        let machines: Vec<Machine> = self
             .nodes
             .iter()
             .map(|node| {
                 let image = images.get(&node.on).expect("there is an image on every host of a node");
-                self.node(scope, &group, node, &token, image)
+                self.machine(scope, &group, node, &token, image)
             })
             .collect();
+        let back = self.rollback(scope, &machines);
+        let members: Vec<Handle<MemberOutputs>> = self
+            .nodes
+            .iter()
+            .zip(&machines)
+            .map(|(node, machine)| self.member(scope, &group, node, &machine.vm, back.as_ref()))
+            .collect();
+        if let Some(first) = members.first().filter(|_| self.snapshots) {
+            // All of them before the first node changes: what they are set back to has to fit together.
+            for node in &self.nodes {
+                let description =
+                    format!("Before MicroK8s {}. Restore it with those of the other nodes.", self.channel);
+                let snapshot = Snapshot { description, ..Snapshot::new(node.vmid, self.channel.snapshot()) };
+                group.before(scope, first.urn(), &format!("{}-snapshot", node.host.name), snapshot);
+            }
+        }
         let mut kubeconfig = scope.resource("kubeconfig");
         for member in &members {
             kubeconfig = kubeconfig.depends_on(member);
@@ -275,14 +305,15 @@ impl Cluster {
         hosts.into_iter().map(image).collect()
     }
 
-    fn node(
+    /// Declares the machine of a node, and what it is told.
+    fn machine(
         &self,
         scope: &Scope<'_, Proxmox>,
         group: &Group<'_>,
         node: &Node,
         token: &Handle<TokenOutputs>,
         image: &Handle<ImageOutputs>,
-    ) -> Handle<MemberOutputs> {
+    ) -> Machine {
         let name = &node.host.name;
         let mac = node.mac();
         let (cluster, own) = (self.clone(), node.clone());
@@ -307,22 +338,48 @@ impl Cluster {
             protection: self.protection,
             ..Vm::new(node.vmid, name, &node.on, self.cores, self.memory)
         });
-        let peers = self.nodes.iter().map(|other| other.vmid).filter(|vmid| *vmid != node.vmid).collect();
-        let member = scope
-            .resource(name)
-            .declared_at(node.host.place.clone())
-            .rolling(group)
-            .depends_on(&vm)
-            .timeout(SETTING_UP)
-            .add(Member { vmid: node.vmid, name: name.clone(), channel: self.channel, peers });
         self.around(scope, group, node, vm.urn(), "machine");
-        self.around(scope, group, node, member.urn(), "member");
-        if self.snapshots {
-            let before = format!("before-1-{}", self.channel.minor());
-            let description = format!("Before MicroK8s {}. Restore it with those of the other nodes.", self.channel);
-            let snapshot = Snapshot { description, ..Snapshot::new(node.vmid, before) };
-            group.before(scope, member.urn(), &format!("{name}-snapshot"), snapshot);
+        Machine { iso, vm }
+    }
+
+    /// Declares that all machines are set back, where that is wanted.
+    fn rollback(&self, scope: &Scope<'_, Proxmox>, machines: &[Machine]) -> Option<Handle<RolledBack>> {
+        let next = Channel::stable(self.channel.minor() + 1).ok().filter(|_| self.rollback)?;
+        let media = machines.iter().map(|machine| machine.iso.output(|iso| iso.volume).into());
+        let nodes = self.nodes.iter().map(|node| node.vmid).zip(media).collect();
+        let mut rollback = scope.resource(&format!("rollback-to-1-{}", self.channel.minor()));
+        for machine in machines {
+            rollback = rollback.depends_on(&machine.vm);
         }
+        Some(rollback.add(Rollback { nodes, snapshot: next.snapshot() }))
+    }
+
+    /// Declares a node as a member.
+    fn member(
+        &self,
+        scope: &Scope<'_, Proxmox>,
+        group: &Group<'_>,
+        node: &Node,
+        vm: &Handle<VmOutputs>,
+        back: Option<&Handle<RolledBack>>,
+    ) -> Handle<MemberOutputs> {
+        let name = &node.host.name;
+        let peers = self.nodes.iter().map(|other| other.vmid).filter(|vmid| *vmid != node.vmid).collect();
+        let founds = self.nodes.first().is_some_and(|first| first.vmid == node.vmid);
+        let mut member =
+            scope.resource(name).declared_at(node.host.place.clone()).rolling(group).depends_on(vm).timeout(SETTING_UP);
+        if let Some(back) = back {
+            member = member.depends_on(back);
+        }
+        let member = member.add(Member {
+            vmid: node.vmid,
+            name: name.clone(),
+            channel: self.channel,
+            peers,
+            rollback: self.rollback,
+            addons: if founds { self.addons.clone() } else { Vec::new() },
+        });
+        self.around(scope, group, node, member.urn(), "member");
         member
     }
 

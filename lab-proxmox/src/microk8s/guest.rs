@@ -1,6 +1,6 @@
 //! What is done in a node, through its guest agent.
 
-use super::channel::Channel;
+use super::channel::{Addon, Channel};
 use crate::client::{Client, Error as Failed, Problem};
 use crate::provider::Proxmox;
 use lab_core::{Change, Error, Found, Impact, Made, Op, Order, Owner, Path, Query, Resource, Result, Secret, Step};
@@ -69,6 +69,12 @@ pub struct Member {
     pub channel: Channel,
     /// The numbers of the others' machines: who is told when it leaves.
     pub peers: Vec<u32>,
+    /// Whether it may go back to the minor version before: its machine was set back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollback: bool,
+    /// What it has turned on for the cluster, for what a person should know of another channel. Only its founder has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<Addon>,
 }
 
 /// What a [`Member`] yields.
@@ -176,6 +182,14 @@ impl Resource<Proxmox> for Member {
     type Outputs = MemberOutputs;
 
     fn change(&self, prior: &Member, _: Option<&Value>) -> Change {
+        if self.rollback && prior.channel.follows(self.channel) && self.name == prior.name {
+            let reason = format!("MicroK8s goes back from {} to {}", prior.channel, self.channel);
+            return Change::Update(Impact {
+                reasons: vec![(Path::from("/channel"), reason)],
+                unknown: vec![Path::from("/channel")],
+                ..Impact::default()
+            });
+        }
         if let Some(why) = prior.channel.refuses(self.channel) {
             return Change::Refuse(vec![(Path::from("/channel"), why)]);
         }
@@ -184,8 +198,13 @@ impl Resource<Proxmox> for Member {
         }
         if self.channel != prior.channel {
             let reason = format!("MicroK8s goes from {} to {}", prior.channel, self.channel);
+            let mut reasons = vec![(Path::from("/channel"), reason)];
+            for addon in &self.addons {
+                let advice = addon.advice(prior.channel, self.channel);
+                reasons.extend(advice.map(|advice| (Path::from("/addons"), format!("{}: {advice}", addon.name()))));
+            }
             return Change::Update(Impact {
-                reasons: vec![(Path::from("/channel"), reason)],
+                reasons,
                 interrupts: Some(format!("the pods of {} move to other nodes while it restarts", self.name)),
                 unknown: vec![Path::from("/channel")],
                 ..Impact::default()
@@ -505,6 +524,8 @@ mod tests {
             name: "dev-1".into(),
             channel: channel.parse().unwrap(),
             peers: Vec::new(),
+            rollback: false,
+            addons: vec![Addon::Ingress],
         };
         let judged = |from: &str, to: &str| member(to).change(&member(from), None);
         assert!(matches!(judged("1.34/stable", "1.34/stable"), Change::None));
@@ -512,5 +533,13 @@ mod tests {
         assert_eq!(impact.interrupts.unwrap(), "the pods of dev-1 move to other nodes while it restarts");
         assert!(matches!(judged("1.32/stable", "1.34/stable"), Change::Refuse(_)));
         assert!(matches!(judged("1.34/stable", "1.33/stable"), Change::Refuse(_)));
+        // What a person should know of an add-on is said where it happens.
+        let Change::Update(impact) = judged("1.34/stable", "1.35/stable") else { panic!("it is an update") };
+        assert!(impact.reasons[1].1.starts_with("ingress: its controller becomes Traefik"), "{:?}", impact.reasons);
+        // Back is one version, and only when that is said.
+        let back = |from: &str, to: &str| Member { rollback: true, ..member(to) }.change(&member(from), None);
+        let Change::Update(impact) = back("1.34/stable", "1.33/stable") else { panic!("it is an update") };
+        assert_eq!(impact.reasons[0].1, "MicroK8s goes back from 1.34/stable to 1.33/stable");
+        assert!(matches!(back("1.35/stable", "1.33/stable"), Change::Refuse(_)));
     }
 }

@@ -6,14 +6,18 @@
 //!
 //! The token needs the rights `VM.GuestAgent.Unrestricted` and `VM.GuestAgent.FileRead` (Proxmox VE 8: `VM.Monitor`).
 //!
-//! Going back after a failed upgrade: the machines' snapshots are restored all together and with all machines stopped,
-//! since a member alone that is set back splits the history of the datastore.
+//! Going back after an upgrade: before the first node goes to another minor version, a snapshot of every machine is
+//! taken. With the channel of before and [`Cluster::rollback`], the next `up` stops all machines, sets all of them back
+//! and starts them again: a member alone that is set back would split the history of the datastore. What the cluster has
+//! stored since is lost, and the plan says so.
 
 mod channel;
 mod cluster;
 mod guest;
+mod rollback;
 mod user_data;
 
 pub use channel::{Addon, Channel};
 pub use cluster::{CloudImage, Cluster, ClusterHandle, Node};
 pub use guest::{Act, Acted, Deed, Healthy, Kubeconfig, KubeconfigOutputs, Member, MemberOutputs, Token, TokenOutputs};
+pub use rollback::{Rollback, RolledBack};

@@ -1,0 +1,222 @@
+//! The life of a MicroK8s cluster after its birth, against simulated machines: nodes come and go, MicroK8s goes to
+//! another version and back, and a node is found dead.
+
+mod simulated;
+
+use lab_core::execute::Faults;
+use lab_core::plan::{Verb, text};
+use lab_core::{ProgramError, Stack, Subnet};
+use lab_proxmox::Gib;
+use lab_proxmox::microk8s::{Addon, CloudImage, Cluster, Node};
+use lab_sim::Fault;
+use serde_json::Value;
+use simulated::{IMAGE, Lab, Program, SHA256, cluster as hosts, proxmox};
+use std::sync::Arc;
+
+/// A cluster of these nodes on this channel.
+fn declare(
+    stack: &Stack,
+    nodes: &[u8],
+    channel: &str,
+    edit: impl FnOnce(Cluster) -> Cluster,
+) -> Result<(), ProgramError> {
+    let lan = Subnet::new("192.168.10.0/24")?.gateway("192.168.10.1")?;
+    let pve = stack.provider("pve", proxmox());
+    let node = |n: &u8| -> Result<Node, ProgramError> {
+        let host = lan.host(&format!("dev-{n}"), u32::from(20 + n))?;
+        Ok(Node::new(host, 11_000 + u32::from(*n), format!("pve{}", (n - 1) % 3 + 1)))
+    };
+    let image = CloudImage { file: "noble.qcow2".into(), url: IMAGE.into(), sha256: SHA256.into() };
+    let cluster = Cluster {
+        nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
+        addons: vec![Addon::Ingress],
+        nameservers: vec!["192.168.10.1".parse()?],
+        memory: Gib(4).memory(),
+        cores: 2,
+        spread: false,
+        ..Cluster::new(
+            channel.parse::<lab_proxmox::microk8s::Channel>().map_err(ProgramError::new)?,
+            image,
+            "local-zfs",
+        )
+    };
+    pve.component("microk8s").add(edit(cluster));
+    Ok(())
+}
+
+fn three(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[1, 2, 3], "1.34/stable", |cluster| cluster)
+}
+
+fn four(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[1, 2, 3, 4], "1.34/stable", |cluster| cluster)
+}
+
+fn without_the_founder(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[2, 3, 4], "1.34/stable", |cluster| cluster)
+}
+
+fn newer(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[1, 2, 3], "1.35/stable", |cluster| cluster)
+}
+
+fn newer_without_snapshots(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[1, 2, 3], "1.35/stable", |cluster| Cluster { snapshots: false, ..cluster })
+}
+
+fn back(stack: &Stack) -> Result<(), ProgramError> {
+    declare(stack, &[1, 2, 3], "1.34/stable", |cluster| Cluster { rollback: true, ..cluster })
+}
+
+/// The names of the members, and whether all of them run.
+fn members(lab: &Lab) -> Vec<String> {
+    let world = lab.world();
+    let clusters = world["clusters"].as_array().unwrap();
+    assert_eq!(clusters.len(), 1, "{clusters:#?}");
+    let members = clusters[0]["members"].as_array().unwrap();
+    assert!(members.iter().all(|member| member["running"] == true), "{members:#?}");
+    members.iter().map(|member| member["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The Kubernetes nodes: name and version, and whether pods may come.
+fn nodes(lab: &Lab) -> Vec<(String, String, bool)> {
+    let world = lab.world();
+    let objects = world["clusters"][0]["kubernetes"].as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let nodes = objects.iter().filter(|object| object["kind"] == "Node");
+    nodes
+        .map(|node| {
+            let version = text(&node["status"]["nodeInfo"]["kubeletVersion"]);
+            (text(&node["metadata"]["name"]), version, node["spec"]["unschedulable"] != true)
+        })
+        .collect()
+}
+
+fn all_at(version: &str) -> Vec<(String, String, bool)> {
+    (1..=3).map(|n| (format!("dev-{n}"), version.to_owned(), true)).collect()
+}
+
+/// The calls that reached the cluster since there were so many, without those that only look.
+fn changes(lab: &Lab, since: usize) -> Vec<String> {
+    let calls = lab.running.calls();
+    let changing = |name: &&str| ["POST", "PUT", "DELETE"].iter().any(|verb| name.starts_with(verb));
+    calls[since..].iter().map(|call| call.name.as_str()).filter(changing).map(str::to_owned).collect()
+}
+
+/// The machine that a call is about.
+fn machine(call: &str) -> Option<u32> {
+    call.split("/qemu/").nth(1)?.split('/').next()?.parse().ok()
+}
+
+#[test]
+fn a_node_joins_and_another_leaves_and_the_rest_is_left_alone() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    assert_eq!(members(&lab), ["dev-1", "dev-2", "dev-3"]);
+    let since = lab.running.calls().len();
+    lab.whole(four, Verb::Up);
+    lab.settled(four);
+    assert_eq!(members(&lab), ["dev-1", "dev-2", "dev-3", "dev-4"]);
+    let touched = changes(&lab, since);
+    // The others get a medium that names the new one, for the day they are made anew; nothing happens in them.
+    let others = |call: &&String| machine(call).is_some_and(|id| id != 11_004) && !call.ends_with("/config");
+    assert_eq!(touched.iter().filter(others).count(), 0, "{touched:#?}");
+
+    // The founder goes: drained and forgotten by another, before its machine is destroyed.
+    let since = lab.running.calls().len();
+    lab.whole(without_the_founder, Verb::Up);
+    lab.settled(without_the_founder);
+    assert_eq!(members(&lab), ["dev-2", "dev-3", "dev-4"]);
+    assert_eq!(nodes(&lab).len(), 3);
+    assert_eq!(lab.machine(11_001), Value::Null);
+    let touched = changes(&lab, since);
+    let at = |wanted: &str| touched.iter().position(|call| call.contains(wanted));
+    let (told, destroyed) = (at("/agent/exec"), at("DELETE /api2/json/nodes/pve1/qemu/11001"));
+    assert!(told.is_some() && told < destroyed, "{touched:#?}");
+    // Whoever asks for the way in is shown to one that is there.
+    let state = lab.state();
+    let kubeconfig = state.records.iter().find(|(urn, _)| urn.kind() == "microk8s:kubeconfig").unwrap();
+    assert_eq!(kubeconfig.1.spec.inputs["nodes"][0][1], "192.168.10.22");
+}
+
+#[test]
+fn another_version_comes_node_by_node_behind_a_snapshot_of_all_and_goes_again() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    assert_eq!(nodes(&lab), all_at("v1.34.5"));
+
+    let plan = text(&lab.planned(newer, Verb::Up, false));
+    for said in ["MicroK8s goes from 1.34/stable to 1.35/stable", "ingress: its controller becomes Traefik"] {
+        assert!(plan.contains(said), "{said}: {plan}");
+    }
+    let since = lab.running.calls().len();
+    lab.whole(newer, Verb::Up);
+    lab.settled(newer);
+    assert_eq!(nodes(&lab), all_at("v1.35.5"));
+    let touched = changes(&lab, since);
+    let about = |what: &str| -> Vec<u32> {
+        touched.iter().filter(|call| call.ends_with(what)).filter_map(|call| machine(call)).collect()
+    };
+    let mut snapshots = about("/snapshot");
+    snapshots.sort();
+    assert_eq!(snapshots, [11_001, 11_002, 11_003], "{touched:#?}");
+    // Drained, refreshed, waited for, let in again: one after the other.
+    let mut order = about("/agent/exec");
+    order.dedup();
+    assert_eq!(order, [11_001, 11_002, 11_003], "{touched:#?}");
+    let first = touched.iter().position(|call| call.ends_with("/agent/exec") && machine(call) == Some(11_002));
+    assert!(touched.iter().rposition(|call| call.ends_with("/snapshot")) < first, "{touched:#?}");
+
+    // Without a word, nobody goes back; with it, everybody does, and the plan says what is lost.
+    let refused = lab.run(three, Verb::Up, &Arc::default()).unwrap_err();
+    assert!(refused.contains("going back loses what the datastore has learned since"), "{refused}");
+    let plan = lab.planned(back, Verb::Up, false);
+    let destroys: Vec<&str> = plan.destroys().map(|(_, what)| what).collect();
+    assert_eq!(destroys, ["everything the cluster has stored since its snapshots before-1-35"]);
+    let since = lab.running.calls().len();
+    lab.whole(back, Verb::Up);
+    lab.settled(back);
+    assert_eq!(nodes(&lab), all_at("v1.34.5"));
+    let touched = changes(&lab, since);
+    let at = |what: &str| -> Vec<usize> { (0..touched.len()).filter(|n| touched[*n].ends_with(what)).collect() };
+    let (stopped, set_back, started) = (at("/status/stop"), at("/rollback"), at("/status/start"));
+    assert_eq!([stopped.len(), set_back.len(), started.len()], [3, 3, 3], "{touched:#?}");
+    assert!(stopped.last() < set_back.first() && set_back.last() < started.first(), "{touched:#?}");
+    // The word may be taken out again.
+    lab.whole(three, Verb::Up);
+    lab.settled(three);
+}
+
+#[test]
+fn nothing_is_stopped_when_a_node_has_nothing_to_go_back_to() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    lab.whole(newer_without_snapshots, Verb::Up);
+    let since = lab.running.calls().len();
+    let said = lab.failures(back, Verb::Up);
+    assert!(said.contains("VM 11001 has no snapshot before-1-35: nothing was set back"), "{said}");
+    assert!(!changes(&lab, since).iter().any(|call| call.ends_with("/status/stop")));
+    assert_eq!(nodes(&lab), all_at("v1.35.5"));
+}
+
+#[test]
+fn a_rollback_whose_replies_are_lost_and_that_is_killed_half_way_ends_where_it_should() {
+    let lost = ["/status/stop", "/rollback", "/status/start"];
+    let faults = lost.iter().fold(lab_sim::Faults::none(), |faults, name| faults.on(*name, 2, Fault::ReplyLost));
+    let mut lab = Lab::of(hosts(), faults);
+    let programs: [Program; 2] = [three, newer];
+    for program in programs {
+        lab.whole(program, Verb::Up);
+    }
+    // Killed over and over, a few calls further each time.
+    for calls in [4, 9, 14, 19, 24, 29] {
+        let faults = Arc::new(Faults::at(calls, lab_core::execute::CallFault::StopAfter));
+        lab.run(back, Verb::Up, &faults).unwrap();
+        lab.crash();
+    }
+    lab.whole(back, Verb::Up);
+    lab.settled(back);
+    assert_eq!(nodes(&lab), all_at("v1.34.5"));
+    let struck = lab.running.calls().iter().filter(|call| call.fault == Some(Fault::ReplyLost)).count();
+    assert_eq!(struck, lost.len());
+}
