@@ -37,6 +37,9 @@ pub(crate) struct Environment {
     nodes: Vec<Node>,
     #[serde(default)]
     protect: bool,
+    /// Whether MicroK8s may go back to the minor version before.
+    #[serde(default)]
+    rollback: bool,
     #[serde(default)]
     maintenance: Windows,
     proxmox: Cluster,
@@ -66,6 +69,7 @@ enum Service {
     MetricsServer,
     Dashboard,
     Ingress,
+    CertManager,
     Rbac,
     Registry,
 }
@@ -123,6 +127,10 @@ pub(crate) fn microk8s(stack: &Stack, here: Environment) -> Result<Microk8s, Pro
     }
     pve.resource("segment").add(Segment::new("vmbr0", Some(here.vlan), here.network));
 
+    // cert-manager is MicroK8s' own where it is turned on there.
+    let brought = here.addons.iter().any(|service| matches!(service, Service::CertManager));
+    let certificates = if brought { CertManager::existing() } else { CertManager::new() };
+
     // Three machines that become one cluster by themselves, each on a host of its own.
     let node = |node: Node| {
         let host = here.network.host(&node.name, node.host.value)?;
@@ -139,6 +147,7 @@ pub(crate) fn microk8s(stack: &Stack, here: Environment) -> Result<Microk8s, Pro
         vlan: Some(here.vlan),
         nameservers: here.nameservers,
         protection: here.protect,
+        rollback: here.rollback,
         tags: BTreeSet::from([stack.env().unwrap_or("microk8s").to_owned()]),
         ..microk8s::Cluster::new(versions.channel, image, here.machines.storage)
     });
@@ -146,7 +155,7 @@ pub(crate) fn microk8s(stack: &Stack, here: Environment) -> Result<Microk8s, Pro
     // Everything declared on it lives inside that cluster.
     let k8s = stack.provider("k8s", Kubernetes::inside(cluster.container(), cluster.kubeconfig()));
     k8s.component("metallb").add(MetalLb::new(here.pool));
-    let certificates = k8s.component("certificates").add(CertManager::new());
+    let certificates = k8s.component("certificates").add(certificates);
     k8s.component("issuer").depends_on(&certificates.ready).add(ClusterIssuer::authority("microk8s"));
 
     Ok(Microk8s { versions, kubeconfig: cluster.kubeconfig() })
@@ -181,6 +190,7 @@ impl From<Service> for Addon {
             Service::MetricsServer => Addon::MetricsServer,
             Service::Dashboard => Addon::Dashboard,
             Service::Ingress => Addon::Ingress,
+            Service::CertManager => Addon::CertManager,
             Service::Rbac => Addon::Rbac,
             Service::Registry => Addon::Registry,
         }

@@ -7,7 +7,8 @@ mod homelab;
 #[expect(dead_code, reason = "its `main` is for people")]
 mod microk8s;
 
-use homelab::{HomeLab, consistent, differences, essence, example};
+use homelab::essence::differences;
+use homelab::{HomeLab, consistent, essence, example};
 use lab::execute::disk::Crash;
 use lab::execute::{CallFault, Faults};
 use lab::kube::body;

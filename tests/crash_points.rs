@@ -1,9 +1,10 @@
-//! Kill anywhere, run again: every journal write and every provider call of the home lab's `up` as a crash point.
+//! Kill anywhere, run again: every journal write and every provider call of an `up` as a crash point: of the home lab's,
+//! and of a MicroK8s environment's.
 //!
-//! All of them, in memory. The program of `examples/homelab.rs` is loaded, and every resource of it becomes a thing in
-//! memory: in the same component of the same provider, with the same edges, inside the same container. What the real
-//! providers do with a crash is tried over sockets (`sockets.rs`, `kill.rs`); here it is the shape of the lab that
-//! counts, and that nothing is left out.
+//! All of them, in memory. The program of `examples/homelab.rs` or `examples/microk8s.rs` is loaded, and every resource
+//! of it becomes a thing in memory: in the same component of the same provider, with the same edges, inside the same
+//! container. What the real providers do with a crash is tried over sockets (`sockets.rs`, `kill.rs`,
+//! `microk8s_sockets.rs`); here it is the shape of the lab that counts, and that nothing is left out.
 
 use lab::execute::disk::{Crash, Fault, Verb as DiskVerb};
 use lab::execute::{CallFault, Faults, Report};
@@ -17,6 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[allow(dead_code, reason = "its `main` is not called here")]
 #[path = "../examples/homelab.rs"]
 mod example;
+#[allow(dead_code, reason = "its `main` is not called here")]
+#[path = "../examples/microk8s.rs"]
+mod microk8s;
 
 /// The shape of a program: what it declares, without what that is.
 struct Shape {
@@ -41,8 +45,8 @@ struct Line {
 }
 
 impl Shape {
-    fn of<T: serde::Serialize>(program: impl Fn(&Stack) -> Result<T, ProgramError>) -> Shape {
-        let declared = Bench::new().named("homelab").load(program);
+    fn of<T: serde::Serialize>(bench: &Bench, program: impl Fn(&Stack) -> Result<T, ProgramError>) -> Shape {
+        let declared = bench.load(program);
         assert!(declared.problems.is_empty(), "{:?}", declared.problems);
         let graph = Graph::new(&declared);
         assert!(graph.problems.is_empty(), "{:?}", graph.problems);
@@ -88,6 +92,7 @@ impl Shape {
         let groups: BTreeMap<&str, _> =
             self.groups.iter().map(|(name, at_most)| (name.as_str(), stack.rolling(name, *at_most))).collect();
         let mut handles: BTreeMap<&Urn, Handle<ThingOutputs>> = BTreeMap::new();
+        let mut reads: BTreeMap<&Urn, Handle<String>> = BTreeMap::new();
         let mut scopes: BTreeMap<&str, Scope<'_, Memory>> = BTreeMap::new();
         let mut returned = Vec::new();
         for line in &self.lines {
@@ -106,8 +111,11 @@ impl Shape {
             let name = format!("{}.{}", line.urn.name(), line.urn.kind());
             let known_as = format!("{}.{name}", line.urn.path().replace('/', "."));
             if line.read {
-                let of = line.edges.first().map_or(known_as, |(urn, _)| thing_name(urn));
-                scope.read(&name, Ping { name: of, expect: None });
+                // What has nothing before it asks for the first thing in the same place.
+                let mut others = self.lines.iter().filter(|other| !other.read && other.urn.provider() == provider);
+                let of = line.edges.first().map(|(urn, _)| urn).or_else(|| others.next().map(|other| &other.urn));
+                let of = of.map_or(known_as, thing_name);
+                reads.insert(&line.urn, scope.read(&name, Ping { name: of, expect: None }));
                 continue;
             }
             let needed: Vec<&Handle<ThingOutputs>> =
@@ -137,9 +145,10 @@ impl Shape {
                     for (urn, kind) in after.clone() {
                         declare = match kind {
                             EdgeKind::Created => declare.after_created(&handles[urn]),
-                            EdgeKind::After | EdgeKind::Container | EdgeKind::Value => {
-                                declare.depends_on(&handles[urn])
-                            }
+                            EdgeKind::After | EdgeKind::Container | EdgeKind::Value => match reads.get(urn) {
+                                Some(read) => declare.depends_on(read),
+                                None => declare.depends_on(&handles[urn]),
+                            },
                         };
                     }
                     if let Some(group) = &line.group {
@@ -313,10 +322,22 @@ impl Disturbance {
 }
 
 #[test]
-
 fn the_home_lab_goes_on_wherever_its_up_stopped() {
-    let shape = Shape::of(example::homelab);
-    let (points, calls, writes, expected) = undisturbed(&shape);
+    let (calls, writes) = goes_on(&Shape::of(&Bench::new().named("homelab"), example::homelab));
+    assert!(calls > 200 && writes > 40, "the home lab has become small: {calls} calls, {writes} writes");
+}
+
+#[test]
+fn a_microk8s_environment_goes_on_wherever_its_up_stopped() {
+    let here = || lab::configuration::read("dev.toml", include_str!("../examples/microk8s/dev.toml"));
+    let program = |stack: &Stack| microk8s::microk8s(stack, here().expect("dev's file is sound"));
+    let (calls, writes) = goes_on(&Shape::of(&Bench::new().named("microk8s").env("dev"), program));
+    assert!(calls > 100 && writes > 20, "the environment has become small: {calls} calls, {writes} writes");
+}
+
+/// Stops an `up` everywhere and runs it once more. Returns how many calls and journal writes there are.
+fn goes_on(shape: &Shape) -> (usize, usize) {
+    let (points, calls, writes, expected) = undisturbed(shape);
     println!(
         "{} resources, {} edges; {calls} provider calls, {writes} journal writes: {} crash points",
         shape.lines.len(),
@@ -329,7 +350,7 @@ fn the_home_lab_goes_on_wherever_its_up_stopped() {
         let work = || {
             let mut failed = Vec::new();
             while let Some(point) = points.get(next.fetch_add(1, Ordering::SeqCst)) {
-                match point.check(&shape, &expected, &halfway) {
+                match point.check(shape, &expected, &halfway) {
                     Ok(world) if world == expected => {}
                     Ok(world) => failed.push(format!("{point:?}: {}", differences(&expected, &world))),
                     Err(why) => failed.push(format!("{point:?}: {why}")),
@@ -350,7 +371,7 @@ fn the_home_lab_goes_on_wherever_its_up_stopped() {
     // A comparison that sees no difference halfway would see none anywhere.
     let halfway = halfway.into_inner();
     assert!(halfway > points.len() / 3, "only {halfway} of {} crash points left another world", points.len());
-    assert!(calls > 200 && writes > 40, "the home lab has become small: {calls} calls, {writes} writes");
+    (calls, writes)
 }
 
 fn differences(expected: &World, found: &World) -> String {

@@ -103,6 +103,27 @@ fn a_clash_is_refused_with_the_lines_of_both_files() {
 }
 
 #[test]
+fn a_name_and_what_follows_from_it_is_nobody_elses_and_a_number_is_one_of_its_cluster() {
+    let mut directory = Directory::default();
+    let dev = directory.plan("dev", unchanged);
+    directory.applied("dev", &dev);
+    let number = |text: &str| text.replace("vmid = 12002", "vmid = 11002");
+    let told =
+        problems(&directory.plan("staging", |text| number(text).replace("\"staging-2\"", "\"dev-2\""))).join("\n");
+    for claim in ["VM id 11002", "host name dev-2", "MAC "] {
+        assert!(told.contains(claim), "{claim}: {told}");
+    }
+    // Another cluster has machines of the same numbers.
+    for held in &mut directory.claims {
+        if let Some(realm) = &mut held.claim.realm {
+            assert_eq!(realm, "proxmox:pve");
+            "proxmox:cellar".clone_into(realm);
+        }
+    }
+    assert_eq!(problems(&directory.plan("staging", number)), [""; 0]);
+}
+
+#[test]
 fn more_than_the_hosts_have_to_give_to_all_environments_is_refused() {
     let mut directory = Directory::default();
     let dev = directory.plan("dev", unchanged);

@@ -5,7 +5,8 @@
 
 mod homelab;
 
-use homelab::{HomeLab, consistent, differences, essence};
+use homelab::essence::differences;
+use homelab::{HomeLab, consistent, essence};
 use lab::execute::disk::{Crash, Fault as DiskFault, Verb as DiskVerb};
 use lab::execute::{CallFault, Faults};
 use lab::plan::Verb;

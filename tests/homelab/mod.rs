@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
+#[path = "../essence/mod.rs"]
+pub(crate) mod essence;
 #[allow(dead_code, reason = "its `main` is not called here")]
 #[path = "../../examples/homelab.rs"]
 pub(crate) mod example;
@@ -99,23 +101,6 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Names that controllers draw: how many there are differs with what was restarted.
-const DRAWN: [&str; 10] = [
-    "Pod",
-    "ReplicaSet",
-    "ControllerRevision",
-    "EndpointSlice",
-    "Endpoints",
-    "Event",
-    "Lease",
-    "PersistentVolume",
-    "CertificateRequest",
-    "Order",
-];
-
-/// What of a spec is drawn by lot.
-const LOTS: [&str; 6] = ["clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort", "volumeName", "caBundle"];
-
 /// The world as lines: the machines, the clusters, every Kubernetes object with its spec. Keys, and names and numbers
 /// that are drawn, are left out.
 pub(crate) fn essence(world: &Value) -> Vec<String> {
@@ -127,31 +112,10 @@ pub(crate) fn essence(world: &Value) -> Vec<String> {
     }
     for cluster in world["clusters"].as_array().into_iter().flatten() {
         lines.push(format!("cluster {}: {}, quorum {}", cluster["name"], cluster["members"], cluster["quorum"]));
-        for object in cluster["kubernetes"].as_array().into_iter().flatten() {
-            let metadata = &object["metadata"];
-            let kind = object["kind"].as_str().unwrap_or_default();
-            if DRAWN.contains(&kind) {
-                continue;
-            }
-            let mut spec = object["spec"].clone();
-            without_lots(&mut spec);
-            let (namespace, name) = (metadata["namespace"].as_str().unwrap_or("-"), &metadata["name"]);
-            lines.push(format!("{} {kind} {namespace} {name}: {spec}", object["apiVersion"]));
-        }
+        lines.extend(essence::objects(cluster));
     }
     lines.sort();
     lines
-}
-
-fn without_lots(value: &mut Value) {
-    match value {
-        Value::Object(object) => {
-            object.retain(|key, _| !LOTS.contains(&key.as_str()));
-            object.values_mut().for_each(without_lots);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_lots),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
 
 /// What has to hold at every moment: never two clusters, never a member too many or twice.
@@ -170,10 +134,4 @@ pub(crate) fn consistent(world: &Value) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Says in which lines two worlds differ.
-pub(crate) fn differences(expected: &[String], found: &[String]) -> String {
-    let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
-    format!("missing:\n  {}\ntoo much:\n  {}", only(expected, found).join("\n  "), only(found, expected).join("\n  "))
 }

@@ -1,0 +1,55 @@
+//! What two simulated worlds are compared by.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use serde_json::Value;
+
+/// Names that controllers draw: how many there are differs with what was restarted.
+const DRAWN: [&str; 10] = [
+    "Pod",
+    "ReplicaSet",
+    "ControllerRevision",
+    "EndpointSlice",
+    "Endpoints",
+    "Event",
+    "Lease",
+    "PersistentVolume",
+    "CertificateRequest",
+    "Order",
+];
+
+/// What of a spec is drawn by lot.
+const LOTS: [&str; 6] = ["clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort", "volumeName", "caBundle"];
+
+/// Returns a line for every Kubernetes object of a cluster, with its spec. Names and numbers that are drawn are left out.
+pub(crate) fn objects(cluster: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for object in cluster["kubernetes"].as_array().into_iter().flatten() {
+        let metadata = &object["metadata"];
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if DRAWN.contains(&kind) {
+            continue;
+        }
+        let mut spec = object["spec"].clone();
+        without_lots(&mut spec);
+        let (namespace, name) = (metadata["namespace"].as_str().unwrap_or("-"), &metadata["name"]);
+        lines.push(format!("{} {kind} {namespace} {name}: {spec}", object["apiVersion"]));
+    }
+    lines
+}
+
+fn without_lots(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|key, _| !LOTS.contains(&key.as_str()));
+            object.values_mut().for_each(without_lots);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_lots),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Says in which lines two worlds differ.
+pub(crate) fn differences(expected: &[String], found: &[String]) -> String {
+    let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
+    format!("missing:\n  {}\ntoo much:\n  {}", only(expected, found).join("\n  "), only(found, expected).join("\n  "))
+}
