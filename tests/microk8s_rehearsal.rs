@@ -56,8 +56,9 @@ fn a_clash_with_what_stands_in_the_same_rack_is_refused_with_both_sides() {
         write("staging", edit);
         let ran = desk.run(&there, &lab(), "up --yes --env staging");
         assert_eq!(ran.exit, 1, "{}", ran.out);
+        assert!(ran.err.contains("nothing was changed"), "{}", ran.err);
         for told in [side, "microk8s/dev-2 in stack microk8s-dev", "DIR/dev.toml:42", "DIR/staging.toml:43"] {
-            assert!(ran.err.contains(told), "{told}: {}", ran.err);
+            assert!(ran.out.contains(told), "{told}: {}", ran.out);
         }
     }
     assert_eq!(machines(), before, "nothing was done");

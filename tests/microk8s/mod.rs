@@ -120,7 +120,7 @@ pub(crate) fn lines(world: &Value) -> Vec<String> {
         lines.push(unmarked(&format!("machine {number}: {machine}")));
     }
     for volume in world["volumes"].as_array().into_iter().flatten() {
-        lines.push(format!("volume {} on {}: {}", volume["volume"], volume["node"], volume["size"]));
+        lines.push(unmarked(&format!("volume {} on {}: {}", volume["volume"], volume["node"], volume["size"])));
     }
     for cluster in world["clusters"].as_array().into_iter().flatten() {
         lines.push(format!("cluster: {}, quorum {}, {}", cluster["members"], cluster["quorum"], cluster["addons"]));
@@ -130,7 +130,7 @@ pub(crate) fn lines(world: &Value) -> Vec<String> {
     lines
 }
 
-/// Marks are drawn by lot: one is like the other here.
+/// Marks are drawn by lot, and so is the token whose digest is in the names of media: one is like the other here.
 fn unmarked(text: &str) -> String {
     let mut plain = String::new();
     let mut run = String::new();
