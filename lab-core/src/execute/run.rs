@@ -265,7 +265,7 @@ impl Walk<'_> {
                 release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
             }
             failed.into_iter().for_each(|n| self.block(n, &waiters, &mut blocked));
-            while running.len() < self.options.parallel.max(1) && !self.options.interrupt.asked() && !report.stopped {
+            while running.len() < self.options.parallel.max(1) && !self.ends(report) {
                 let Some(n) = ready.far.pop_first() else { break };
                 if let Some(why) = self.too_late(n) {
                     self.hold_up(n, &why, &waiters, &mut blocked);
@@ -310,7 +310,7 @@ impl Walk<'_> {
             if running.is_empty() {
                 ready.thaw();
                 let waiting = turns.all();
-                if self.options.interrupt.asked() || report.stopped || (ready.is_empty() && waiting.is_empty()) {
+                if self.ends(report) || (ready.is_empty() && waiting.is_empty()) {
                     break;
                 }
                 // Nobody has a lock any more that somebody could wait for.
@@ -364,8 +364,10 @@ impl Walk<'_> {
                         }
                     }
                 }
-                // What is at hand goes on, whoever else is waited for.
-                () = std::future::ready(()), if !ready.near.is_empty() => tokio::task::yield_now().await,
+                // What is at hand goes on, whoever else is waited for; but nothing does once the run is to end.
+                () = std::future::ready(()), if !ready.near.is_empty() && !self.ends(report) => {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         report.interrupted |= self.options.interrupt.asked();
@@ -378,6 +380,11 @@ impl Walk<'_> {
             self.tell(Progress::NotStarted { urn: step.urn.clone(), action: verb(&step.action), why: why.clone() });
             report.not_started.push((step.urn.clone(), why));
         }
+    }
+
+    /// Returns true when nothing new may start.
+    fn ends(&self, report: &Report) -> bool {
+        self.options.interrupt.asked() || report.stopped
     }
 
     /// Returns true for a step that may need nobody outside.
@@ -410,7 +417,7 @@ impl Walk<'_> {
         let step = |n: usize| (self.plan.steps[n].urn.clone(), verb(&self.plan.steps[n].action));
         let (mut batch, mut failed) = (Vec::new(), Vec::new());
         let (mut events, mut size) = (Vec::new(), 0);
-        while batch.len() < hand::MOST && size < hand::LARGEST && !self.options.interrupt.asked() && !report.stopped {
+        while batch.len() < hand::MOST && size < hand::LARGEST && !self.ends(report) {
             let Some(n) = ready.near.pop_first() else { break };
             if blocked.contains_key(&n) {
                 continue;

@@ -26,7 +26,9 @@ use life::{Life, Size};
 use shrink::{lived, shrink};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 
 /// Which of the dice's numbers these lives are made of.
 const SERIES: u64 = 0x6a09_e667_f3bc_c908;
@@ -54,6 +56,25 @@ pub(crate) fn hush() {
     });
 }
 
+/// How long a life may take on this machine, whatever else it does. They take milliseconds.
+const ENDLESS: Duration = Duration::from_secs(300);
+
+/// Lives a life, and ends this process should that never end: nothing else could tell which one it was.
+pub(crate) fn watched<T>(which: &str, live: impl FnOnce() -> T) -> T {
+    let (alive, over) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if over.recv_timeout(ENDLESS) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{which} does not end");
+                std::process::exit(101);
+            }
+        });
+        let lived = live();
+        drop(alive);
+        lived
+    })
+}
+
 #[test]
 fn every_life_keeps_every_promise() {
     hush();
@@ -75,7 +96,8 @@ fn every_life_keeps_every_promise() {
                     if seed >= from + count || enough {
                         break;
                     }
-                    match lived(&Life::random(seed, SIZE)) {
+                    let replay = format!("LAB_SEED={seed} cargo test -p lab-core --test simulation");
+                    match watched(&replay, || lived(&Life::random(seed, SIZE))) {
                         Ok(lived) => tally.lock().unwrap_or_else(PoisonError::into_inner).add(lived),
                         Err(broken) => {
                             if keep_going {

@@ -20,7 +20,7 @@ fn killed(program: &Program, call: usize, how: Mishap) -> Round {
 fn check(rounds: impl IntoIterator<Item = Round>, hours: u64) {
     crate::hush();
     let life = Life { seed: 0, rounds: rounds.into_iter().collect(), hours, ends: true };
-    if let Err(broken) = live(&life) {
+    if let Err(broken) = crate::watched(&format!("{life:?}"), || live(&life)) {
         panic!("{}: {}{life:?}", broken.property, broken.how);
     }
 }
@@ -105,4 +105,20 @@ fn what_is_gone_with_its_container_is_no_longer_protected() {
     let taken = Round { refresh: true, meddling: vec![Meddling::Takes("box".into())], ..up(&program) };
     check([up(&program), taken.clone()], 0);
     check([up(&program), Round { program: of([]), ..taken }], 0);
+}
+
+/// A person asked to stop while something was at hand that needs nobody outside. It was offered over and over and never
+/// taken, so that a processor was kept busy until the calls in flight were over; on a clock that only goes on when nobody
+/// is busy, for ever.
+#[test]
+fn what_is_at_hand_when_somebody_asks_to_stop_is_left_alone() {
+    let bundle = Line { kind: Kind::Bundle, ..Line::new("bundle") };
+    let user = Line { secret: Some(Says::Of("bundle".into())), ..Line::new("user") };
+    let program = of([Line::new("slow"), bundle, user]);
+    for asks in 1..8 {
+        for latency in [0, 1, 3, 5, 7, 9, 11, 13] {
+            let stopped = Round { asks: vec![asks], parallel: 16, latency, ..quiet(&program, Verb::Destroy) };
+            check([up(&program), stopped], 0);
+        }
+    }
 }
