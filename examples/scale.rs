@@ -5,7 +5,7 @@
 //! the `name` output of each entry whose `k` stands in its `deps`. The entries may come in any order.
 
 use lab::prelude::*;
-use lab::{Change, Error, Found, Handle, Impact, Link, Made, Op, Path, Provider, Realm, Resource, Step, Types};
+use lab::{Change, Error, Found, Handle, Impact, Link, Made, Op, Path, Provider, Realm, Resource, Step, Tree, Types};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -82,8 +82,9 @@ impl Resource<Nowhere> for Echo {
 struct Entry {
     k: u64,
     name: String,
+    /// As text: a hundred thousand trees would take more memory than all that is made of them.
     #[serde(default)]
-    inputs: Value,
+    inputs: Tree,
     #[serde(default)]
     deps: Vec<u64>,
 }
@@ -105,7 +106,7 @@ fn sorted(entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
     let who = |n: usize| format!("entry {n} (k {}, {:?})", entries[n].k, entries[n].name);
     for (n, entry) in entries.iter().enumerate() {
         lab::Urn::valid_part(&entry.name).map_err(|why| format!("{}: {why}", who(n)))?;
-        if nests_deeper(&entry.inputs, DEEPEST) {
+        if depth(entry.inputs.text()) > DEEPEST {
             return Err(format!("{}: its inputs are nested deeper than {DEEPEST} levels", who(n)));
         }
         if let Some(before) = positions.insert(entry.k, n) {
@@ -162,12 +163,21 @@ fn circle(entries: &[Entry], positions: &BTreeMap<u64, usize>, waiting: &[usize]
     path
 }
 
-fn nests_deeper(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-        Value::Array(items) => levels == 0 || items.iter().any(|item| nests_deeper(item, levels - 1)),
-        Value::Object(fields) => levels == 0 || fields.values().any(|field| nests_deeper(field, levels - 1)),
+/// Returns how deep the lists and maps of a JSON text are nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut within, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            b'"' if !escaped => within = !within,
+            b'{' | b'[' if !within => depth += 1,
+            b'}' | b']' if !within => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+        escaped = byte == b'\\' && !escaped;
     }
+    deepest
 }
 
 /// Returns the lab that a graph file declares.
@@ -178,7 +188,7 @@ pub(crate) fn lab() -> Lab {
         let mut declared: BTreeMap<u64, Handle<Echoed>> = BTreeMap::new();
         for Entry { k, name, inputs, deps } in read(file)? {
             let deps = deps.iter().map(|k| declared[k].output(|other| other.name).into()).collect();
-            let handle = nowhere.resource(&name).add(Echo { name: name.clone(), inputs, deps });
+            let handle = nowhere.resource(&name).add(Echo { name: name.clone(), inputs: inputs.value(), deps });
             declared.insert(k, handle);
         }
         Ok(())

@@ -53,8 +53,8 @@ impl Shape {
         let mut providers = BTreeMap::new();
         for name in declared.providers.keys() {
             // Every node of a provider has its provider's edges; what all of them have is what the provider needs.
-            let all = declared.nodes.iter().filter(|node| node.provider == *name);
-            let common = all.map(|node| graph.edges[&node.urn].iter().cloned().collect::<BTreeSet<_>>());
+            let all = declared.nodes.iter().zip(&graph.edges).filter(|(node, _)| node.provider == *name);
+            let common = all.map(|(_, edges)| edges.iter().cloned().collect::<BTreeSet<_>>());
             let common = common.reduce(|all, one| all.intersection(&one).cloned().collect()).unwrap_or_default();
             let container = common.iter().find(|edge| edge.kind == EdgeKind::Container).map(|edge| edge.to.clone());
             let needs = common.into_iter().filter(|edge| edge.kind == EdgeKind::Value).map(|edge| edge.to);
@@ -66,7 +66,7 @@ impl Shape {
                 Some((container, needs)) => needs.iter().chain([container]).collect(),
                 None => Vec::new(),
             };
-            let edges = graph.edges[&node.urn].iter().filter(|edge| !from_provider.contains(&&edge.to));
+            let edges = graph.edges[*position].iter().filter(|edge| !from_provider.contains(&&edge.to));
             let kind = node.resource();
             let locks = kind.map(|kind| kind.locks(&node.inputs, &declared.vault).unwrap_or_default());
             Line {
@@ -75,7 +75,7 @@ impl Shape {
                 group: node.options.rolling.clone(),
                 read: matches!(node.kind, NodeKind::Read(_)),
                 token: kind.is_some_and(|kind| !kind.initial().is_empty()),
-                secret: redact(&node.inputs).to_string().contains("[secret]"),
+                secret: redact(&node.inputs.value()).to_string().contains("[secret]"),
                 lock: locks.is_some_and(|locks| !locks.is_empty()),
                 // A machine bears no mark; it is known by what was seen there.
                 unmarkable: node.type_name().starts_with("talos:"),

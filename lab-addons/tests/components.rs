@@ -270,6 +270,6 @@ fn what_something_else_has_installed_is_waited_for_and_not_declared() {
     });
     let types: Vec<&str> = declared.nodes.iter().map(|node| node.urn.kind()).collect();
     assert_eq!(types, ["kubernetes:existing", "kubernetes:object"]);
-    assert_eq!(declared.nodes[0].inputs["key"]["name"], "cert-manager-webhook");
+    assert_eq!(declared.nodes[0].inputs.value()["key"]["name"], "cert-manager-webhook");
     assert!(declared.problems.is_empty(), "{:?}", declared.problems);
 }

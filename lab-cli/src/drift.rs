@@ -35,10 +35,12 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
         match seen {
             Seen::There(made) => {
                 let step = plan.steps.iter().filter(|step| step.urn == *urn).find_map(|step| step.spec.as_ref());
-                let declared = node.map(|_| step.map_or(&record.spec.inputs, |spec| &spec.inputs));
-                let live = made.live.as_ref();
-                let found =
-                    live.map(|live| plan::drift(urn, declared, &record.spec.inputs, live, &opened.declared.vault));
+                let declared = node.map(|_| step.map_or(&record.spec.inputs, |spec| &spec.inputs).value());
+                let applied = record.spec.inputs.value();
+                let found = made
+                    .live
+                    .as_ref()
+                    .map(|live| plan::drift(urn, declared.as_ref(), &applied, &live.value(), &opened.declared.vault));
                 let ignored = |path: &Path| {
                     node.is_some_and(|node| node.options.ignore.iter().any(|ignored| ignored.covers(path)))
                 };

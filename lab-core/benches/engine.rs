@@ -7,7 +7,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use lab_core::execute::journal::{Journal, canonical};
 use lab_core::plan::{self, Observations, Request, Verb};
 use lab_core::testing::{Bench, Memory, MemoryDisk, Thing, ThingOutputs};
-use lab_core::{Handle, ProgramError, Stack, State, digest};
+use lab_core::{Handle, ProgramError, Stack, State, Tree, digest};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ fn tree(changed: bool) -> Value {
 
 #[divan::bench]
 fn diff(bencher: Bencher<'_, '_>) {
-    let (before, after) = (tree(false), tree(true));
+    let (before, after) = (Tree::from(tree(false)), Tree::from(tree(true)));
     bencher.bench_local(|| plan::diff(&before, &after));
 }
 

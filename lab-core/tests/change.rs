@@ -73,7 +73,7 @@ fn a_difference_that_does_not_matter_outside_is_noted_without_a_call() {
     assert_eq!(yard.log(), [""; 0]);
     let state = bench.state();
     let base = state.records.values().find(|record| record.id == Some(Id("base".into()))).unwrap();
-    assert_eq!(base.spec.inputs["say"], "b", "it is compared with what is declared now");
+    assert_eq!(base.spec.inputs.value()["say"], "b", "it is compared with what is declared now");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn consent_holds_when_the_operation_goes_on_with_other_inputs() {
     let bench = bench.crashed(Crash::Power).seeded(3);
     let state = bench.state();
     let (_, _, open) = state.open().next().unwrap();
-    assert_eq!(open.begun.spec.inputs["say"], "y", "it was begun again");
+    assert_eq!(open.begun.spec.inputs.value()["say"], "y", "it was begun again");
     assert_eq!(open.begun.consent.as_deref(), Some("/dev/sda"));
     assert_eq!(bench.preview(one("y")).destroys().count(), 0, "it is not asked again");
     bench.up_whole(one("y"));

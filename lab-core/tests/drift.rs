@@ -60,7 +60,10 @@ fn all_three_sides_are_told_apart() {
     let step = &plan.steps[0];
     assert_eq!(step.reasons, [r#"/text was changed by somebody else: "applied" is "theirs""#]);
     assert_eq!(step.diff.len(), 1);
-    assert_eq!((&step.diff[0].before, &step.diff[0].after), (&Some("applied".into()), &Some("declared".into())));
+    assert_eq!(
+        (&step.diff[0].before, &step.diff[0].after),
+        (&Some(json!("applied").into()), &Some(json!("declared").into()))
+    );
     let bench = applied();
     drifted(&bench, |value| value["text"] = "declared".into());
     assert!(bench.attempt(program("declared"), Verb::Up, &refreshing()).unwrap().complete());
@@ -113,8 +116,8 @@ fn refresh_makes_the_state_say_what_is_there_and_up_still_puts_it_back() {
     drifted(&bench, |value| value["text"] = "theirs".into());
     bench.refresh(program("applied"));
     let record = bench.state().records.values().next().unwrap().clone();
-    assert_eq!(record.outputs["text"], "theirs");
-    assert_eq!(record.spec.inputs["text"], "applied", "what was applied stays what was applied");
+    assert_eq!(record.outputs.value()["text"], "theirs");
+    assert_eq!(record.spec.inputs.value()["text"], "applied", "what was applied stays what was applied");
     assert_eq!(steps(&bench.plan(program("applied"), Verb::Up, &seen(&bench), &[])), ["update it"]);
 }
 

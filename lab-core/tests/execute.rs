@@ -328,5 +328,5 @@ fn what_turns_out_to_matter_to_nobody_is_recorded_as_it_is_wanted() {
     assert_eq!(yard.log(), ["update shop/source"]);
     let state = bench.state();
     let sink = state.records.values().find(|record| record.id == Some(Id("sink".into()))).unwrap();
-    assert_eq!(sink.spec.inputs["say"], "b");
+    assert_eq!(sink.spec.inputs.value()["say"], "b");
 }

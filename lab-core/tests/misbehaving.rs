@@ -435,6 +435,9 @@ fn an_output_that_changes_unannounced_is_told_and_the_state_keeps_the_truth() {
         "{heard:?}"
     );
     let record = bench.state().records.into_iter().find(|(urn, _)| urn.name() == "it").unwrap().1;
-    assert_eq!(record.outputs["number"], serde_json::json!(yard.contents().items[&("far".into(), "it".into())].serial));
+    assert_eq!(
+        record.outputs.value()["number"],
+        serde_json::json!(yard.contents().items[&("far".into(), "it".into())].serial)
+    );
     assert_eq!(steps(&bench.preview(program(&it("y")))), [""; 0]);
 }

@@ -76,7 +76,7 @@ fn names_of(state: &State, mark: &Mark) -> Vec<String> {
                 .open
                 .as_deref()
                 .and_then(|open| open.begun.id.clone().or(open.before.as_ref()?.begun.id.clone()));
-            let name = record.spec.inputs["name"].as_str().unwrap().to_owned();
+            let name = record.spec.inputs.value()["name"].as_str().unwrap().to_owned();
             let marked = format!("{name}-{mark}");
             record.id.clone().into_iter().chain(begun).map(|id| id.0).chain([name, marked])
         })
@@ -85,7 +85,7 @@ fn names_of(state: &State, mark: &Mark) -> Vec<String> {
 
 fn shows(plan: &Plan, name: &str, creates: bool) -> bool {
     plan.steps.iter().any(|step| {
-        let of_it = step.spec.as_ref().is_some_and(|spec| spec.inputs["name"] == plain(name).as_str());
+        let of_it = step.spec.as_ref().is_some_and(|spec| spec.inputs.value()["name"] == plain(name).as_str());
         of_it
             && match step.action {
                 Action::Create | Action::Supersede | Action::Continue { .. } => true,

@@ -51,7 +51,7 @@ fn the_beginning_is_durable_before_the_first_call_that_changes_anything() {
     let state = bench.state();
     let (urn, record, open) = state.open().next().unwrap();
     assert_eq!(urn.name(), "it");
-    assert_eq!(open.begun.spec.inputs["say"], "x", "what is needed to find it stands there");
+    assert_eq!(open.begun.spec.inputs.value()["say"], "x", "what is needed to find it stands there");
     assert!(open.begun.absent, "that it was absent just before as well");
     assert_eq!((record.status, &open.begun.mark), (Status::Begun, &record.mark));
 }

@@ -38,7 +38,7 @@ fn another_answer_changes_what_depends_on_it() {
     let seen = Observations { answers: [(asked, json!("goodbye"))].into(), ..Observations::default() };
     let plan = bench.plan(program, Verb::Up, &seen, &[]);
     assert_eq!(steps(&plan), ["read asked", "update it"]);
-    assert_eq!(plan.steps[1].diff[0].after, Some(json!("goodbye")), "it is known before");
+    assert_eq!(plan.steps[1].diff[0].after, Some(json!("goodbye").into()), "it is known before");
     bench.up_whole(program);
     assert_eq!(yard.things()[0], "shop/it=goodbye");
     settled(&bench, program);

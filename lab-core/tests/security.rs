@@ -105,7 +105,7 @@ fn names_values_places_and_times_stand_in_the_state() {
 fn fingerprint(bench: &Bench, stack: &str, name: &str) -> String {
     let state = bench.clone().named(stack).state();
     let (_, record) = state.records.iter().find(|(urn, _)| urn.name() == name).unwrap();
-    record.spec.inputs["secret"]["$lab.secret"].as_str().unwrap().to_owned()
+    record.spec.inputs.value()["secret"]["$lab.secret"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
 use lab_core::*;
 use sample::{Sample, run, seeds};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 fn urn(name: &str) -> Urn {
@@ -33,7 +33,7 @@ fn begin(deed: Deed, op: &str, mark: &str) -> Event {
 }
 
 fn cursor(op: &str, made: bool) -> Event {
-    let made = made.then(|| MadeRecord { id: Id("a".into()), outputs: Value::Null, live: None, due: None });
+    let made = made.then(|| MadeRecord { id: Id("a".into()), outputs: Tree::default(), live: None, due: None });
     Event::Cursor { urn: urn("a"), op: Mark(op.into()), cursor: json!(1), made }
 }
 
@@ -42,7 +42,7 @@ fn end(op: &str, ended: Ended) -> Event {
 }
 
 fn ready() -> Ended {
-    Ended::Ready(MadeRecord { id: Id("a".into()), outputs: Value::Null, live: None, due: None })
+    Ended::Ready(MadeRecord { id: Id("a".into()), outputs: Tree::default(), live: None, due: None })
 }
 
 /// Takes in everything but the last, which is refused or not.

@@ -38,7 +38,7 @@ fn realm_and_inputs_are_what_is_compared() {
     let of = |realm: &str, version: u32, inputs: &serde_json::Value| {
         digest(&serde_json::json!({ "realm": realm, "type": "odd:thing", "version": version, "inputs": inputs }))
     };
-    assert_eq!(record.spec.digest, of("shop", 1, &record.spec.inputs));
+    assert_eq!(record.spec.digest, of("shop", 1, &record.spec.inputs.value()));
     assert_eq!(steps(&bench.preview(program("shop", Odd::new("it", "y")))), ["update it"]);
     assert_eq!(steps(&bench.preview(program("elsewhere", Odd::new("it", "x")))), ["delete it", "create it"]);
 }
@@ -131,6 +131,6 @@ fn what_is_sent_once_is_neither_compared_nor_stored() {
     bench.up_whole(told("a-claim-token"));
     let state = bench.state();
     assert_eq!(state.secrets.len(), 1, "what it yields is sealed; what it was told is not even that");
-    assert!(state.records.values().next().unwrap().spec.inputs.get("token").is_none());
+    assert!(state.records.values().next().unwrap().spec.inputs.value().get("token").is_none());
     assert!(bench.preview(told("another-token")).is_empty());
 }

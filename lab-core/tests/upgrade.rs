@@ -127,7 +127,7 @@ fn a_record_of_an_older_version_is_compared_as_the_type_upgrades_it() {
     assert_eq!(steps(&bench.preview(second(&["a"]))), [""; 0], "it says the same in another shape");
     bench.up_whole(second(&["a"]));
     let record = bench.state().records.values().next().unwrap().clone();
-    assert_eq!((record.spec.version, &record.spec.inputs["titles"]), (2, &json!(["a"])));
+    assert_eq!((record.spec.version, &record.spec.inputs.value()["titles"]), (2, &json!(["a"])));
     settled(&bench, &second(&["a"]));
     let plan = bench.preview(second(&["a", "b"]));
     assert_eq!(steps(&plan), ["update it"]);

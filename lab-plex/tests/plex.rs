@@ -97,7 +97,8 @@ fn players_find_the_server_by_its_name_and_its_address() {
 #[test]
 fn an_address_that_is_given_out_later_reaches_the_server_through_the_service() {
     let declared = plex(Plex::new("nfs-client"));
-    let set: Vec<&Value> = declared.nodes.iter().filter_map(|node| node.inputs["set"].get(ADVERTISED)).collect();
+    let set = declared.nodes.iter().filter_map(|node| node.inputs.value()["set"].get(ADVERTISED).cloned());
+    let set: Vec<Value> = set.collect();
     assert!(matches!(set.as_slice(), [marker] if marker.is_object()), "{set:?}");
     // The path leads to the variable it is meant for.
     let server = find(&things(&declared), "StatefulSet media/plex").clone();
@@ -137,7 +138,7 @@ fn the_claim_token_is_sent_once_and_neither_shown_nor_part_of_the_pod() {
     for node in &declared.nodes {
         let text = node.inputs.to_string();
         assert!(!text.contains("claim-abcdef"), "{text}");
-        seen += usize::from(node.inputs["initial"].get("/stringData/token").is_some());
+        seen += usize::from(node.inputs.value()["initial"].get("/stringData/token").is_some());
     }
     assert_eq!(seen, 1);
     // Without the token the pod is the same: leaving it out later restarts nothing.

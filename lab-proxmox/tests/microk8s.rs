@@ -79,7 +79,7 @@ fn what_every_machine_is_told_is_kept_for_the_tools_that_judge_it() {
     // The interface of the machine is the one that its guest looks for.
     let plan = planned(&cluster(3));
     let machine = plan.steps.iter().find(|step| step.urn.kind() == "proxmox:vm").unwrap();
-    let given = machine.spec.as_ref().unwrap().inputs["networks"][0]["mac"].as_str().unwrap().to_lowercase();
+    let given = machine.spec.as_ref().unwrap().inputs.value()["networks"][0]["mac"].as_str().unwrap().to_lowercase();
     assert_eq!(given, mac);
 }
 
@@ -137,7 +137,7 @@ fn the_plan_of_a_cluster_shows_no_token_and_waits_in_the_right_order() {
 fn the_files_of_two_stacks_are_not_taken_from_each_other() {
     let plan = planned(&cluster(1));
     let image = plan.steps.iter().find(|step| step.urn.kind() == "proxmox:image").unwrap();
-    assert_eq!(image.spec.as_ref().unwrap().inputs["file"], "microk8s-dev-noble.qcow2");
+    assert_eq!(image.spec.as_ref().unwrap().inputs.value()["file"], "microk8s-dev-noble.qcow2");
 }
 
 #[track_caller]

@@ -136,7 +136,7 @@ fn a_node_joins_and_another_leaves_and_the_rest_is_left_alone() {
     // Whoever asks for the way in is shown to one that is there.
     let state = lab.state();
     let kubeconfig = state.records.iter().find(|(urn, _)| urn.kind() == "microk8s:kubeconfig").unwrap();
-    assert_eq!(kubeconfig.1.spec.inputs["nodes"][0][1], "192.168.10.22");
+    assert_eq!(kubeconfig.1.spec.inputs.value()["nodes"][0][1], "192.168.10.22");
 }
 
 #[test]

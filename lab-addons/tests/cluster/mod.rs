@@ -73,20 +73,20 @@ pub(crate) fn things(declared: &Declared) -> Vec<Thing> {
     let mut ordered = Vec::new();
     for n in &graph.order {
         let node = &declared.nodes[*n];
-        let mut body = node.inputs["body"].clone();
+        let mut body = node.inputs.value()["body"].clone();
         // An output of another object. Only the names of storage classes are wired that way.
         let known = |value: &Value| if value.is_object() { Value::from("local-path") } else { value.clone() };
-        let set = node.inputs["set"].as_object().cloned().unwrap_or_default();
+        let set = node.inputs.value()["set"].as_object().cloned().unwrap_or_default();
         let set: BTreeMap<String, Value> = set.iter().map(|(at, value)| (at.clone(), known(value))).collect();
         body = lab_kube::body::merge(body, &set).unwrap();
         // What it really is stands nowhere in what is declared.
-        let secret = node.inputs["secret"].as_object().cloned().unwrap_or_default();
+        let secret = node.inputs.value()["secret"].as_object().cloned().unwrap_or_default();
         let secret = secret.keys().map(|at| (at.clone(), Value::from("secret"))).collect();
         body = lab_kube::body::merge(body, &secret).unwrap();
         let mut thing = Thing { name: String::new(), body, before: BTreeSet::new() };
         let key = [thing.text("/metadata/namespace"), thing.text("/metadata/name")].map(str::to_owned);
         thing.name = format!("{} {}", thing.kind(), key.join("/").trim_start_matches('/'));
-        for edge in &graph.edges[&node.urn] {
+        for edge in &graph.edges[*n] {
             thing.before.insert(done[&edge.to].name.clone());
             thing.before.extend(done[&edge.to].before.iter().cloned());
         }

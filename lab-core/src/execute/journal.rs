@@ -20,7 +20,7 @@
 
 use super::disk::{Disk, File, publish, stage, temporary};
 pub use crate::model::canonical;
-use crate::model::hex;
+use crate::model::{Tree, hex};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -282,19 +282,23 @@ impl Journal {
     /// After a failed write or flush nobody knows what is stored, so the journal then answers every call with
     /// [`JournalError::Poisoned`]; the next [`Journal::open`] finds out.
     pub fn append(&mut self, records: &[Value]) -> Result<(), JournalError> {
-        self.check_sound()?;
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut text = b"[".to_vec();
+        let mut text = Vec::new();
         for (index, record) in records.iter().enumerate() {
-            if index > 0 {
-                text.push(b',');
-            }
+            text.push(if index > 0 { b',' } else { b'[' });
             self.check_depth(record)?;
             text.extend_from_slice(&canonical(record));
         }
-        text.push(b']');
+        text.extend_from_slice(if records.is_empty() { b"[]" } else { b"]" });
+        self.append_text(text)
+    }
+
+    /// Appends as [`Journal::append`] does, records that are a list in canonical JSON already and no deeper than
+    /// [`MAX_DEPTH`] each.
+    pub(crate) fn append_text(&mut self, mut text: Vec<u8>) -> Result<(), JournalError> {
+        self.check_sound()?;
+        if text == b"[]" {
+            return Ok(());
+        }
         if text.len() > MAX_FRAME {
             return Err(
                 self.unreadable(format!("a frame of {} bytes is over the {MAX_FRAME} that are read", text.len()))
@@ -406,9 +410,18 @@ impl Journal {
     /// Refuses what is nested deeper than can be read back, when it lies so many `levels` below the top.
     pub(crate) fn check_depth_at(&self, levels: usize, value: &Value) -> Result<(), JournalError> {
         if nests_deeper(value, MAX_DEPTH - levels) {
-            return Err(self.unreadable(format!("a value is nested deeper than {MAX_DEPTH} levels")));
+            return Err(self.too_deep());
         }
         Ok(())
+    }
+
+    /// Refuses as well what was found to have so many levels of lists and maps in all.
+    pub(crate) fn check_levels(&self, levels: usize) -> Result<(), JournalError> {
+        if levels > MAX_DEPTH { Err(self.too_deep()) } else { Ok(()) }
+    }
+
+    fn too_deep(&self) -> JournalError {
+        self.unreadable(format!("a value is nested deeper than {MAX_DEPTH} levels"))
     }
 }
 
@@ -439,6 +452,13 @@ pub(super) fn storable(value: &Value) -> Result<(), String> {
         return Err(format!("it has {size} bytes of text, more than {MAX_ANSWER}"));
     }
     Ok(())
+}
+
+/// Says the same of a tree.
+pub(super) fn storable_tree(tree: &Tree) -> Result<(), String> {
+    // A number is one byte and a comma at the least, and counts for eight.
+    let small = tree.text().len() <= MAX_ANSWER / 4 && tree.depth() <= MAX_ANSWER_DEPTH;
+    if small { Ok(()) } else { storable(&tree.value()) }
 }
 
 fn text_size(value: &Value) -> usize {

@@ -1,9 +1,8 @@
 //! The store as the steps of a run share it: what they commit at the same time is one flush.
 
 use super::store::{Store, StoreError};
-use crate::model::{Clock, Event, Lookup, Mark, Status, Unresolved, Urn};
+use crate::model::{Clock, Event, Lookup, Mark, Status, Tree, Unresolved, Urn};
 use crate::plan::{Held, Values};
-use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -96,11 +95,11 @@ impl Ledger {
 pub struct Recorded(Ledger);
 
 impl Lookup for Recorded {
-    fn outputs(&self, urn: &Urn) -> Result<Value, Unresolved> {
+    fn outputs(&self, urn: &Urn) -> Result<Tree, Unresolved> {
         let store = self.0.store();
         let state = store.state();
         if let Some(answer) = state.answers.get(urn) {
-            return Ok(answer.clone());
+            return Ok(answer.into());
         }
         match state.records.get(urn) {
             Some(record) if matches!(record.status, Status::Ready | Status::Made) => Ok(record.outputs.clone()),

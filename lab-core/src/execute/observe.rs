@@ -1,13 +1,13 @@
 //! Looks at the world before a plan is made. Changes nothing, outside or in the state.
 
 use super::connect::Connections;
-use super::journal::storable;
+use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
 use crate::model::{
     Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Why,
     seal_live,
 };
-use crate::plan::{Expected, Observations, Seen, Verdict, judge, known, realm};
+use crate::plan::{Expected, Observations, Seen, Verdict, judge, known_tree, realm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
         let NodeKind::Read(query) = &node.kind else { continue };
         let values = ledger.values();
         let (Ok(inputs), Ok(place)) =
-            (known(&node.inputs, &declared, &values), realm(&node.provider, &declared, &values))
+            (known_tree(&node.inputs, &declared, &values), realm(&node.provider, &declared, &values))
         else {
             continue;
         };
@@ -36,7 +36,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
         let vault = declared.vault.clone();
         asked.spawn(async move {
             let connected = connections.to(&provider, &place).await.ok()?;
-            match query.read(&connected.client, &inputs, &vault).await.ok()? {
+            match query.read(&connected.client, &inputs.value(), &vault).await.ok()? {
                 Step::Done(made) if storable(&made.outputs).is_ok() => Some(made.outputs),
                 Step::Done(_) | Step::Next { .. } => None,
             }
@@ -127,7 +127,7 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
         adopt: false,
     };
     if let Found::Present(_, Step::Done(made) | Step::Next { made: Some(made), .. }) = &found
-        && let Err(why) = storable(&made.outputs).and_then(|()| made.live.as_ref().map_or(Ok(()), storable))
+        && let Err(why) = storable_tree(&made.outputs).and_then(|()| made.live.as_ref().map_or(Ok(()), storable))
     {
         return unknown(&format!("{} answered with what cannot be stored: {why}", kind.name()));
     }
@@ -138,13 +138,13 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
         Verdict::Ours(Step::Done(made), _) => Seen::There(MadeRecord {
             id: made.id,
             outputs: made.outputs,
-            live: made.live.map(|live| seal_live(&record.spec.inputs, &live, vault)),
+            live: made.live.map(|live| seal_live(&record.spec.inputs.value(), &live, vault).into()),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
         }),
         Verdict::Ours(Step::Next { made: Some(made), .. }, _) => Seen::There(MadeRecord {
             id: made.id,
             outputs: made.outputs,
-            live: made.live.map(|live| seal_live(&record.spec.inputs, &live, vault)),
+            live: made.live.map(|live| seal_live(&record.spec.inputs.value(), &live, vault).into()),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
         }),
         Verdict::Ours(Step::Next { why, .. }, _) => Seen::Unknown(why),

@@ -2,13 +2,13 @@
 
 use super::connect::{Connected, Connections};
 use super::faults::{CallFault, Faults};
-use super::journal::storable;
+use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
 use super::progress::{Progress, Sink};
 use super::run::Interrupt;
 use crate::model::{
     AnyClient, Begun, Class, Clock, Deed, Effect, Ended, ErasedOp, ErasedType, Error, Event, Found, Id, MadeRecord,
-    Mark, Owner, Path, Spec, Step, Urn, Vault, Why, panic_text, seal_live,
+    Mark, Owner, Path, Spec, Step, Tree, Urn, Vault, Why, panic_text, seal_live,
 };
 use crate::plan::{Expected, Verdict, judge};
 use serde_json::Value;
@@ -45,9 +45,9 @@ pub(super) struct Operation {
     /// What is wanted; for a delete, what was.
     pub(super) spec: Spec,
     /// What the provider is given: the inputs with those that are only sent once.
-    pub(super) inputs: Value,
+    pub(super) inputs: Tree,
     /// The inputs begun or last applied.
-    pub(super) prior: Option<Value>,
+    pub(super) prior: Option<Tree>,
     pub(super) id: Option<Id>,
     pub(super) expected: Expected,
     /// True when it is open in the state.
@@ -66,7 +66,7 @@ pub(super) struct Operation {
     /// Outputs that may change; None when any may.
     pub(super) fresh: Option<Vec<Path>>,
     /// Outputs as recorded.
-    pub(super) recorded: Option<Value>,
+    pub(super) recorded: Option<Tree>,
     /// True when what the state says was begun is what is wanted now.
     pub(super) current: bool,
     /// The thing as last recorded while not ready.
@@ -214,7 +214,7 @@ impl Operation {
         // What an earlier run made may have fallen due before this one came to finish it.
         let resumed = self.begun;
         let overdue =
-            |made: &crate::model::Made<Value>| resumed && made.due.is_some_and(|due| due <= ground.clock.now());
+            |made: &crate::model::Made<Tree>| resumed && made.due.is_some_and(|due| due <= ground.clock.now());
         loop {
             // What exists only in the state is not looked for: it is there when the state says so.
             if look && !(self.kind.generated() && self.deed == Deed::Update) {
@@ -443,7 +443,7 @@ impl Operation {
         ground: &Ground,
         deadline: SystemTime,
         exists: bool,
-    ) -> Result<Result<Step<Value>, Error>, Halt> {
+    ) -> Result<Result<Step<Tree>, Error>, Halt> {
         if ground.interrupt.asked() {
             return Err(Halt::Interrupted);
         }
@@ -457,7 +457,7 @@ impl Operation {
             let call = async move { kind.delete(&client, op, &vault).await };
             ground.call(deadline, call).await?.map(|step| match step {
                 Step::Done(made) => {
-                    Step::Done(crate::model::Made { id: made.id, outputs: Value::Null, live: None, due: None })
+                    Step::Done(crate::model::Made { id: made.id, outputs: Tree::default(), live: None, due: None })
                 }
                 Step::Next { cursor, why, pause, .. } => Step::Next { cursor, made: None, why, pause },
             })
@@ -472,7 +472,7 @@ impl Operation {
         &mut self,
         ground: &Ground,
         cursor: Value,
-        made: Option<crate::model::Made<Value>>,
+        made: Option<crate::model::Made<Tree>>,
     ) -> Result<(), Halt> {
         let text = cursor.to_string();
         if ground.vault.scrub(&text) != text {
@@ -503,30 +503,34 @@ impl Operation {
         Ok(())
     }
 
-    pub(super) fn record(&self, ground: &Ground, made: crate::model::Made<Value>) -> Result<MadeRecord, Halt> {
-        self.fits(&made.outputs)?;
+    pub(super) fn record(&self, ground: &Ground, made: crate::model::Made<Tree>) -> Result<MadeRecord, Halt> {
+        storable_tree(&made.outputs).map_err(|why| self.unfit(&why))?;
         made.live.as_ref().map_or(Ok(()), |live| self.fits(live))?;
         Ok(MadeRecord {
             id: made.id,
             outputs: made.outputs,
-            live: made.live.map(|live| seal_live(&self.spec.inputs, &live, &ground.vault)),
+            live: made.live.map(|live| seal_live(&self.spec.inputs.value(), &live, &ground.vault).into()),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
         })
     }
 
     /// Refuses what no file can hold: this step fails, and not the frame that others share with it.
     fn fits(&self, answer: &Value) -> Result<(), Halt> {
-        storable(answer).map_err(|why| {
-            Halt::from(format!(
-                "{} answered with what cannot be stored: {why}. This is a mistake of the provider",
-                self.kind.name()
-            ))
-        })
+        storable(answer).map_err(|why| self.unfit(&why))
+    }
+
+    fn unfit(&self, why: &str) -> Halt {
+        Halt::from(format!(
+            "{} answered with what cannot be stored: {why}. This is a mistake of the provider",
+            self.kind.name()
+        ))
     }
 
     /// Says which outputs changed that may not.
     pub(super) fn unannounced(&self, ground: &Ground, made: &MadeRecord) {
-        if let (Some(fresh), Some(recorded)) = (&self.fresh, &self.recorded) {
+        if let (Some(fresh), Some(recorded)) = (&self.fresh, &self.recorded)
+            && *recorded != made.outputs
+        {
             for delta in crate::plan::diff(recorded, &made.outputs) {
                 if !fresh.iter().any(|fresh| fresh.covers(&delta.path)) {
                     ground.tell(Progress::Warning {
@@ -546,7 +550,7 @@ impl Operation {
         Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked: false }
     }
 
-    async fn done(&mut self, ground: &Ground, made: crate::model::Made<Value>) -> Result<(), Halt> {
+    async fn done(&mut self, ground: &Ground, made: crate::model::Made<Tree>) -> Result<(), Halt> {
         let made = self.record(ground, made)?;
         self.unannounced(ground, &made);
         let ready = self.ready(made);
@@ -560,7 +564,7 @@ impl Operation {
     }
 
     /// Takes over what is there. What differs from the declaration shows in the next plan.
-    async fn adopt(&mut self, ground: &Ground, made: crate::model::Made<Value>, owner: &Owner) -> Result<(), Halt> {
+    async fn adopt(&mut self, ground: &Ground, made: crate::model::Made<Tree>, owner: &Owner) -> Result<(), Halt> {
         let made = self.record(ground, made)?;
         // It keeps the mark that it bears: an operation of an earlier state of ours, or of somebody who gave it away.
         if let Owner::Marked(mark) = owner {
@@ -568,7 +572,7 @@ impl Operation {
         }
         let unmarked = *owner == Owner::Unmarked;
         if let Some(live) = &made.live {
-            self.spec.inputs = crate::model::overlay(&self.spec.inputs, live, &ground.vault);
+            self.spec.inputs = crate::model::overlay(&self.spec.inputs.value(), &live.value(), &ground.vault).into();
             self.spec.digest = crate::plan::digest_of(&self.spec);
         }
         self.id = Some(made.id.clone());
@@ -699,7 +703,7 @@ impl Operation {
 /// What a look means for the operation.
 enum Looked {
     Absent,
-    Ours(Step<Value>, Owner),
+    Ours(Step<Tree>, Owner),
     Leaving(String),
     Foreign(String),
 }

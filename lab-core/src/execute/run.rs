@@ -8,7 +8,9 @@ use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
 use super::progress::{Progress, STREAM, Sink, silent};
 use super::seal::Ids;
-use crate::model::{Begun, Declared, Deed, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Urn, Why};
+use crate::model::{
+    Begun, Declared, Deed, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Tree, Urn, Why,
+};
 use crate::plan::{self, Action, Expected, Outcome, Plan, Resolved, Verb, known, realm, verb};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -626,7 +628,7 @@ impl Walk<'_> {
             Action::Read => {
                 let node = self.declared.node(&step.urn).ok_or("it is not declared")?;
                 let NodeKind::Read(query) = &node.kind else { return Err("it is a resource, not a read".into()) };
-                self.question(n, &node.provider, query, &node.inputs, true)
+                self.question(n, &node.provider, query, &node.inputs.value(), true)
             }
             Action::Gate { group, gate } => {
                 let group = self.declared.groups.get(group).ok_or("its rolling group is not declared")?;
@@ -690,7 +692,7 @@ impl Walk<'_> {
             deed,
             mark: op.clone(),
             op,
-            inputs: Value::Null,
+            inputs: Tree::default(),
             spec,
             prior: None,
             id: None,

@@ -3,7 +3,8 @@
 use super::disk::Disk;
 use super::journal::{Cut, Journal, JournalError, Opened};
 use super::seal::{KeyFile, Keys, SealError};
-use crate::model::{Event, Illegal, Record, State, Urn, Vault, canonical, secret_fingerprints};
+use crate::model::{Event, Illegal, Record, State, Tree, Urn, Vault, canonical, secrets_in};
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -170,11 +171,14 @@ impl Store {
             }
             .into());
         }
-        let mut records: Vec<Value> = Vec::new();
+        let mut records: Vec<u8> = Vec::new();
         let mut sealed: Vec<Event> = Vec::new();
         for event in events {
-            let record = serde_json::to_value(event).map_err(|error| Illegal(error.to_string()))?;
-            for fingerprint in secret_fingerprints(&record) {
+            let record = tree(event)?;
+            journal.check_levels(record.depth())?;
+            records.push(b',');
+            records.extend_from_slice(record.text().as_bytes());
+            for fingerprint in secrets_in(&record) {
                 if self.state.secrets.contains_key(&fingerprint)
                     || sealed
                         .iter()
@@ -187,22 +191,26 @@ impl Store {
                 let sealed_value = keys.seal(&crate::model::canonical(&value));
                 sealed.push(Event::Sealed { fingerprint, sealed: sealed_value });
             }
-            records.push(record);
         }
         if !sealed.is_empty() && self.state.key.is_none() {
             let keys = self.keys.for_sealing(now).map_err(|source| keys_error(&self.stack, source))?;
             sealed.insert(0, Event::Keyed { sealed: keys.seal(&self.vault.key()) });
         }
-        let before: Result<Vec<Value>, _> = sealed.iter().map(serde_json::to_value).collect();
-        let mut all = before.map_err(|error| Illegal(error.to_string()))?;
-        all.extend(records);
+        let mut all = Vec::with_capacity(records.len() + 2);
+        for event in &sealed {
+            all.push(b',');
+            all.extend_from_slice(tree(event)?.text().as_bytes());
+        }
+        all.append(&mut records);
+        all[0] = b'[';
+        all.push(b']');
         for event in sealed.iter().chain(events) {
             if let Err(error) = self.state.apply(event) {
                 self.broken = true;
                 return Err(error.into());
             }
         }
-        journal.append(&all).inspect_err(|_| self.broken = true)?;
+        journal.append_text(all).inspect_err(|_| self.broken = true)?;
         Ok(())
     }
 
@@ -270,11 +278,6 @@ impl Store {
 
 /// Returns the canonical JSON of `rest` with these records in it.
 fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Record>) -> Result<Vec<u8>, StoreError> {
-    let tree = |tree: Result<Value, serde_json::Error>| -> Result<Value, StoreError> {
-        let tree = tree.map_err(|error| Illegal(error.to_string()))?;
-        // Each lies two levels below the top.
-        Ok(journal.check_depth_at(2, &tree).map(|()| tree)?)
-    };
     let Value::Object(rest) = serde_json::to_value(rest).map_err(|error| Illegal(error.to_string()))? else {
         unreachable!("a state is a struct with named fields")
     };
@@ -296,7 +299,10 @@ fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Record>) ->
             }
             text.append(&mut canonical(&urn.as_str().into()));
             text.push(b':');
-            text.append(&mut canonical(&tree(serde_json::to_value(record))?));
+            let record = tree(record)?;
+            // Each lies two levels below the top.
+            journal.check_levels(2 + record.depth())?;
+            text.extend_from_slice(record.text().as_bytes());
             if n == SAMPLE {
                 text.reserve_exact((text.len() / SAMPLE + 8) * (records.len() - n));
             }
@@ -305,6 +311,12 @@ fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Record>) ->
     }
     text.push(b'}');
     Ok(text)
+}
+
+/// Returns `data` as a tree, without a tree in between.
+fn tree(data: &impl Serialize) -> Result<Tree, Illegal> {
+    let text = serde_json::to_string(data).and_then(|text| Tree::read(&text));
+    text.map_err(|error| Illegal(error.to_string()))
 }
 
 /// After so many records it is known about how long the others are.

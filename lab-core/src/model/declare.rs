@@ -1,10 +1,10 @@
 //! What a program declares: the value that loading yields and planning takes.
 
 use super::erased::{ErasedProvider, ErasedQuery, ErasedType};
-use super::{Expression, Options, Rolling, Urn, Vault, Vocabulary, Windows};
+use super::{Expression, Id, Options, Rolling, Tree, Urn, Vault, Vocabulary, Windows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
@@ -61,22 +61,28 @@ pub struct Declared {
     pub(crate) index: Index,
 }
 
-/// Positions in [`Declared::nodes`] in the order of their names, made when something is first looked up.
+/// Positions in [`Declared::nodes`] by name, made when something is first looked up. A map without an order: nobody
+/// goes through it, and among names that begin alike an ordered one takes many times as long.
 #[derive(Clone, Default)]
-pub(crate) struct Index(OnceLock<Vec<usize>>);
+pub(crate) struct Index(OnceLock<HashMap<Urn, usize>>);
 
 impl Declared {
     /// Returns the resource or read called `urn`.
     pub fn node(&self, urn: &Urn) -> Option<&Node> {
-        let index = self.index.0.get_or_init(|| {
-            let mut index: Vec<usize> = (0..self.nodes.len()).collect();
-            index.sort_by_key(|n| &self.nodes[*n].urn);
-            index
-        });
+        self.position(urn).map(|n| &self.nodes[n])
+    }
+
+    /// Returns where in the list of nodes the resource or read called `urn` stands.
+    pub(crate) fn position(&self, urn: &Urn) -> Option<usize> {
+        let index =
+            self.index.0.get_or_init(|| self.nodes.iter().enumerate().map(|(n, node)| (node.urn.clone(), n)).collect());
+        let named = |n: &usize| self.nodes.get(*n).is_some_and(|node| node.urn == *urn);
+        let found = index.get(urn).copied().filter(named);
         // Whoever holds a declaration may still change its list; then the positions are those of another one.
-        let named = |n: &usize| self.nodes.get(*n).map(|node| &node.urn);
-        let found = index.binary_search_by(|n| named(n).cmp(&Some(urn))).ok().map(|at| &self.nodes[index[at]]);
-        if index.len() == self.nodes.len() { found } else { self.nodes.iter().find(|node| node.urn == *urn) }
+        if found.is_some() || index.len() == self.nodes.len() {
+            return found;
+        }
+        self.nodes.iter().position(|node| node.urn == *urn)
     }
 }
 
@@ -90,7 +96,9 @@ pub struct Node {
     /// What it is.
     pub kind: NodeKind,
     /// What it needs, unknowns and secrets as markers.
-    pub inputs: Value,
+    pub inputs: Tree,
+    /// Its natural identity, where what is declared says one. Of inputs that came to be known since, the type is asked.
+    pub(crate) id: Option<Id>,
     /// What is said about it.
     pub options: Options,
     /// The line of the program that declared it, or that added its outermost component.

@@ -2,7 +2,8 @@
 
 use super::value::{self, Session, Vault};
 use super::{
-    Change, Claim, Error, Found, Id, Impact, Link, Lock, Made, Op, Provider, Query, Realm, Resource, Result, Step, Why,
+    Change, Claim, Error, Found, Id, Impact, Link, Lock, Made, Op, Provider, Query, Realm, Resource, Result, Step,
+    Tree, Why,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub struct ErasedOp {
     /// See [`Op::id`].
     pub id: Option<Id>,
     /// See [`Op::inputs`].
-    pub inputs: Option<Value>,
+    pub inputs: Option<Tree>,
     /// See [`Op::exists`].
     pub exists: bool,
     /// See [`Op::deleting`].
@@ -67,29 +68,29 @@ pub trait ErasedType: Send + Sync {
     /// See [`Resource::GENERATED`].
     fn generated(&self) -> bool;
     /// Returns what a declaration is by itself: everything that planning asks of every one of them.
-    fn nature(&self, inputs: &Value, vault: &Vault) -> Nature;
+    fn nature(&self, inputs: &Tree, vault: &Vault) -> Nature;
     /// The kind of provider that manages it.
     fn provider(&self) -> &'static str;
     /// Says whether `inputs` decode.
-    fn check(&self, inputs: &Value, vault: &Vault) -> Pure<()>;
+    fn check(&self, inputs: &Tree, vault: &Vault) -> Pure<()>;
     /// See [`Resource::id`].
-    fn id(&self, inputs: &Value, vault: &Vault) -> Pure<Option<Id>>;
+    fn id(&self, inputs: &Tree, vault: &Vault) -> Pure<Option<Id>>;
     /// See [`Resource::claims`]; and whether an unknown input stood in the way of one.
-    fn claims(&self, inputs: &Value, vault: &Vault) -> Pure<(Vec<Claim>, bool)>;
+    fn claims(&self, inputs: &Tree, vault: &Vault) -> Pure<(Vec<Claim>, bool)>;
     /// See [`Resource::locks`].
-    fn locks(&self, inputs: &Value, vault: &Vault) -> Pure<Vec<Lock>>;
+    fn locks(&self, inputs: &Tree, vault: &Vault) -> Pure<Vec<Lock>>;
     /// See [`Resource::change`].
-    fn change(&self, next: &Value, prior: &Value, live: Option<&Value>, vault: &Vault) -> Pure<Change>;
+    fn change(&self, next: &Tree, prior: &Tree, live: Option<&Value>, vault: &Vault) -> Pure<Change>;
     /// See [`Resource::creation`].
-    fn creation(&self, inputs: &Value, vault: &Vault) -> Pure<Impact>;
+    fn creation(&self, inputs: &Tree, vault: &Vault) -> Pure<Impact>;
     /// See [`Resource::removal`].
-    fn removal(&self, inputs: &Value, vault: &Vault) -> Pure<Impact>;
+    fn removal(&self, inputs: &Tree, vault: &Vault) -> Pure<Impact>;
     /// See [`Resource::upgrade`].
     fn upgrade(&self, version: u32, inputs: Value) -> Option<Value>;
     /// See [`Resource::find`].
-    async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Value>>;
+    async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Tree>>;
     /// See [`Resource::apply`].
-    async fn apply(&self, client: &AnyClient, inputs: &Value, op: ErasedOp, vault: &Vault) -> Result<Step<Value>>;
+    async fn apply(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Step<Tree>>;
     /// See [`Resource::delete`].
     async fn delete(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Step<()>>;
 }
@@ -187,7 +188,7 @@ struct TypedQuery<P, Q>(PhantomData<fn() -> (P, Q)>);
 struct TypedProvider<P>(PhantomData<fn() -> P>);
 
 /// Runs a pure function of somebody else's, panics included.
-fn guarded<T>(whose: &str, what: &str, f: impl FnOnce() -> Pure<T>) -> Pure<T> {
+pub(super) fn guarded<T>(whose: &str, what: &str, f: impl FnOnce() -> Pure<T>) -> Pure<T> {
     catch_unwind(AssertUnwindSafe(f))
         .unwrap_or_else(|panic| Err(format!("{whose}'s `{what}` panicked: {}", panic_text(&*panic))))
 }
@@ -199,7 +200,7 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 impl<P: Provider, R: Resource<P>> Typed<P, R> {
-    fn ask<T>(&self, what: &str, inputs: &Value, vault: &Vault, f: impl FnOnce(R) -> T) -> Pure<T> {
+    fn ask<T>(&self, what: &str, inputs: &Tree, vault: &Vault, f: impl FnOnce(R) -> T) -> Pure<T> {
         guarded(R::TYPE, what, || {
             let resource = value::decode::<R>(inputs, vault)?;
             let _session = Session::open(vault, None);
@@ -228,16 +229,20 @@ impl<P: Provider, R: Resource<P>> Typed<P, R> {
     }
 }
 
-fn seal<O: Serialize>(outputs: &O, vault: &Vault) -> Result<Value> {
+fn seal<O: Serialize>(outputs: &O, vault: &Vault) -> Result<Tree> {
     value::encode(outputs, vault)
         .map_err(|error| Error::invalid(format!("its outputs cannot be stored: {error}")).perhaps())
 }
 
-fn seal_made<O: Serialize>(made: Made<O>, vault: &Vault) -> Result<Made<Value>> {
+fn seal_made<O: Serialize>(made: Made<O>, vault: &Vault) -> Result<Made<Tree>> {
     Ok(Made { id: made.id, outputs: seal(&made.outputs, vault)?, live: made.live, due: made.due })
 }
 
-fn seal_step<O: Serialize>(step: Step<O>, vault: &Vault) -> Result<Step<Value>> {
+fn opened(made: Made<Tree>) -> Made<Value> {
+    Made { id: made.id, outputs: made.outputs.value(), live: made.live, due: made.due }
+}
+
+fn seal_step<O: Serialize>(step: Step<O>, vault: &Vault) -> Result<Step<Tree>> {
     Ok(match step {
         Step::Done(made) => Step::Done(seal_made(made, vault)?),
         Step::Next { cursor, made, why, pause } => {
@@ -264,7 +269,7 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     fn generated(&self) -> bool {
         R::GENERATED
     }
-    fn nature(&self, inputs: &Value, vault: &Vault) -> Nature {
+    fn nature(&self, inputs: &Tree, vault: &Vault) -> Nature {
         // Decoded once: of a hundred thousand declarations this is a good part of the plan.
         let resource = match guarded(R::TYPE, "deserialize", || value::decode::<R>(inputs, vault)) {
             Ok(resource) => resource,
@@ -281,13 +286,13 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     fn provider(&self) -> &'static str {
         P::NAME
     }
-    fn check(&self, inputs: &Value, vault: &Vault) -> Pure<()> {
+    fn check(&self, inputs: &Tree, vault: &Vault) -> Pure<()> {
         value::decode::<R>(inputs, vault).map(|_| ())
     }
-    fn id(&self, inputs: &Value, vault: &Vault) -> Pure<Option<Id>> {
+    fn id(&self, inputs: &Tree, vault: &Vault) -> Pure<Option<Id>> {
         self.ask("id", inputs, vault, |resource| resource.id())
     }
-    fn claims(&self, inputs: &Value, vault: &Vault) -> Pure<(Vec<Claim>, bool)> {
+    fn claims(&self, inputs: &Tree, vault: &Vault) -> Pure<(Vec<Claim>, bool)> {
         guarded(R::TYPE, "claims", || {
             let resource = value::decode::<R>(inputs, vault)?;
             let session = Session::open(vault, None);
@@ -295,23 +300,23 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
             Ok((claims, session.missed()))
         })
     }
-    fn locks(&self, inputs: &Value, vault: &Vault) -> Pure<Vec<Lock>> {
+    fn locks(&self, inputs: &Tree, vault: &Vault) -> Pure<Vec<Lock>> {
         self.ask("locks", inputs, vault, |resource| resource.locks())
     }
-    fn change(&self, next: &Value, prior: &Value, live: Option<&Value>, vault: &Vault) -> Pure<Change> {
+    fn change(&self, next: &Tree, prior: &Tree, live: Option<&Value>, vault: &Vault) -> Pure<Change> {
         let prior = value::decode::<R>(prior, vault)?;
         self.ask("change", next, vault, |next| next.change(&prior, live))
     }
-    fn creation(&self, inputs: &Value, vault: &Vault) -> Pure<Impact> {
+    fn creation(&self, inputs: &Tree, vault: &Vault) -> Pure<Impact> {
         self.ask("creation", inputs, vault, |resource| resource.creation())
     }
-    fn removal(&self, inputs: &Value, vault: &Vault) -> Pure<Impact> {
+    fn removal(&self, inputs: &Tree, vault: &Vault) -> Pure<Impact> {
         self.ask("removal", inputs, vault, |resource| resource.removal())
     }
     fn upgrade(&self, version: u32, inputs: Value) -> Option<Value> {
         guarded(R::TYPE, "upgrade", || Ok(R::upgrade(version, inputs))).ok().flatten()
     }
-    async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Value>> {
+    async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Tree>> {
         let op = self.op(op, vault);
         Ok(match R::find(self.client(client)?, &op).await? {
             Found::Absent => Found::Absent,
@@ -319,7 +324,7 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
             Found::Leaving(owner, why) => Found::Leaving(owner, why),
         })
     }
-    async fn apply(&self, client: &AnyClient, inputs: &Value, op: ErasedOp, vault: &Vault) -> Result<Step<Value>> {
+    async fn apply(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Step<Tree>> {
         let resource = value::decode::<R>(inputs, vault)
             .map_err(|error| Error::invalid(format!("its inputs are not what {} takes: {error}", R::TYPE)))?;
         let op = self.op(op, vault);
@@ -338,11 +343,14 @@ impl<P: Provider, Q: Query<P>> ErasedQuery for TypedQuery<P, Q> {
         Q::TYPE
     }
     async fn read(&self, client: &AnyClient, inputs: &Value, vault: &Vault) -> Result<Step<Value>> {
-        let query = value::decode::<Q>(inputs, vault).map_err(Error::invalid)?;
+        let query = value::decode::<Q>(&inputs.into(), vault).map_err(Error::invalid)?;
         let client = client
             .downcast_ref::<P::Client>()
             .ok_or_else(|| Error::invalid(format!("{} was given the connection of another provider", Q::TYPE)))?;
-        seal_step(query.read(client).await?, vault)
+        Ok(match seal_step(query.read(client).await?, vault)? {
+            Step::Done(made) => Step::Done(opened(made)),
+            Step::Next { cursor, made, why, pause } => Step::Next { cursor, made: made.map(opened), why, pause },
+        })
     }
 }
 
@@ -352,10 +360,10 @@ impl<P: Provider> ErasedProvider for TypedProvider<P> {
         P::NAME
     }
     fn realm(&self, config: &Value, vault: &Vault) -> Pure<Realm> {
-        guarded(P::NAME, "realm", || Ok(value::decode::<P>(config, vault)?.realm()))
+        guarded(P::NAME, "realm", || Ok(value::decode::<P>(&config.into(), vault)?.realm()))
     }
     async fn connect(&self, config: &Value, vault: &Vault, link: Link) -> Result<AnyClient> {
-        let config = value::decode::<P>(config, vault).map_err(Error::invalid)?;
+        let config = value::decode::<P>(&config.into(), vault).map_err(Error::invalid)?;
         Ok(Arc::new(config.connect(link).await?))
     }
 }

@@ -16,6 +16,7 @@ mod rolling;
 mod scope;
 mod secret;
 mod state;
+mod tree;
 mod urn;
 mod value;
 pub(crate) mod value_diff;
@@ -41,6 +42,7 @@ pub use state::{
     Begun, Condemned, Deed, Ended, Event, Illegal, Made as MadeRecord, Mark, Open, ProviderRecord, Record, Run, Spec,
     State, Status, connection,
 };
+pub use tree::Tree;
 pub use urn::{Path, Urn};
 pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
 
@@ -50,5 +52,5 @@ pub(crate) use declare::Index;
 pub(crate) use erased::panic_text;
 pub(crate) use value::{
     Marked, at as value_at, digest_of_bytes, fill, hex, map_secrets, overlay, put as put_value, remove as remove_value,
-    same_secret, seal_live, secret_marker, secret_value, secrets as secret_fingerprints,
+    same_secret, seal_live, secret_marker, secret_value, secrets as secret_fingerprints, secrets_in, unknowns,
 };

@@ -154,7 +154,8 @@ impl Stack {
         if let Err(problem) = Urn::valid_part(name) {
             self.report(place.clone(), problem);
         }
-        let config = value::encode_declared(&config, &self.vault, &self.expressions).unwrap_or_else(|problem| {
+        let config = value::encode_declared(&config, &self.vault, &self.expressions);
+        let config = config.map(|(config, _)| config.value()).unwrap_or_else(|problem| {
             self.report(place.clone(), format!("the configuration of provider {name} cannot be stored: {problem}"));
             Value::Null
         });
@@ -214,8 +215,8 @@ impl Stack {
         place: Place,
     ) {
         match value::encode_declared(asked, &self.vault, &self.expressions) {
-            Ok(inputs) => {
-                let gate = Gate { provider: provider.to_owned(), query, inputs, place };
+            Ok((inputs, _)) => {
+                let gate = Gate { provider: provider.to_owned(), query, inputs: inputs.value(), place };
                 if let Some(group) = self.draft().groups.get_mut(group) {
                     group.gates.push(gate);
                 }
@@ -232,7 +233,7 @@ impl Stack {
             needs: Some(stack.to_owned()),
         })?;
         self.draft().reads.insert(stack.to_owned(), value::digest(outputs));
-        value::decode(outputs, &self.vault).map_err(|error| {
+        value::decode(&outputs.into(), &self.vault).map_err(|error| {
             ProgramError::new(format!("the outputs of stack {stack} are not of the type that is asked for: {error}"))
         })
     }
@@ -342,11 +343,12 @@ impl<'a, P: Provider> Scope<'a, P> {
         let urn = Urn::new(&self.stack.name, &self.provider, &self.path, Q::TYPE, name);
         self.stack.take(&urn, &place);
         match value::encode_declared(&query, &self.stack.vault, &self.stack.expressions) {
-            Ok(inputs) => self.stack.draft().nodes.push(Node {
+            Ok((inputs, _)) => self.stack.draft().nodes.push(Node {
                 urn: urn.clone(),
                 provider: self.provider.clone(),
                 kind: NodeKind::Read(erased::erase_query::<P, Q>()),
                 inputs,
+                id: None,
                 options: Options::default().within(&self.outer),
                 place,
             }),
@@ -490,14 +492,19 @@ impl<P: Provider> Declare<'_, P> {
         let urn = Urn::new(&stack.name, &scope.provider, &scope.path, R::TYPE, &name);
         stack.take(&urn, &place);
         match value::encode_declared(&resource, &stack.vault, &stack.expressions) {
-            Ok(inputs) => {
+            Ok((inputs, back)) => {
+                let id = {
+                    let _session = Session::open(&stack.vault, None);
+                    // What it cannot say is said by the plan, which asks again.
+                    erased::guarded(R::TYPE, "id", || Ok(back.id())).ok().flatten()
+                };
                 let mut checked = Ok(());
                 if !R::INITIAL.is_empty() {
-                    let mut without = inputs.clone();
+                    let mut without = inputs.value();
                     R::INITIAL.iter().for_each(|path| {
                         value::remove(&mut without, &Path::from(*path));
                     });
-                    checked = value::decode::<R>(&without, &stack.vault).map(|_| ());
+                    checked = value::decode::<R>(&without.into(), &stack.vault).map(|_| ());
                 }
                 let mut draft = stack.draft();
                 if let Err(error) = checked {
@@ -510,6 +517,7 @@ impl<P: Provider> Declare<'_, P> {
                     provider: scope.provider.clone(),
                     kind: NodeKind::Resource(kind),
                     inputs,
+                    id,
                     options: options.within(&scope.outer),
                     place,
                 });
@@ -598,7 +606,7 @@ impl<O: Data> Handle<O> {
         let urn = self.urn.clone();
         Output::computed([urn.clone()], move |lookup| {
             let outputs = lookup.outputs(&urn)?;
-            let outputs = O::deserialize(&outputs)
+            let outputs = value::read::<O>(&outputs)
                 .map_err(|error| Unresolved::Failed(format!("the outputs of {urn} do not decode: {error}")))?;
             Ok(Session::aside(|| project(outputs)))
         })

@@ -4,8 +4,10 @@
 //! moves: a journal that would need one is damaged.
 
 use super::declare::{Edge, Place};
+use super::tree::Tree;
 use super::{Claim, Id, Urn, Why};
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -31,7 +33,7 @@ pub struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// What the program declares, as last known.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_once")]
     pub records: BTreeMap<Urn, Record>,
     /// Things that still exist though their name is another's now, or their container is gone: to be deleted by call.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -51,6 +53,27 @@ pub struct State {
     /// The last runs, oldest first.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub runs: VecDeque<Run>,
+}
+
+/// Reads a map as a whole: made of all entries at once it is full, made one after the other it is half empty.
+fn at_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Urn, Record>, D::Error> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = BTreeMap<Urn, Record>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of records")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries.into_iter().collect())
+        }
+    }
+    deserializer.deserialize_map(Entries)
 }
 
 /// A thing that exists without a name in the program.
@@ -77,11 +100,11 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
     /// What it yields.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub outputs: Value,
+    #[serde(default, skip_serializing_if = "Tree::is_null")]
+    pub outputs: Tree,
     /// The thing as last seen, in the shape of the inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub live: Option<Value>,
+    pub live: Option<Tree>,
     /// When it should be renewed, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<u64>,
@@ -113,7 +136,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Urn>,
     /// Resolved inputs, secrets as fingerprints, initial paths left out.
-    pub inputs: Value,
+    pub inputs: Tree,
     /// The SHA-256 of realm, type, version and inputs.
     pub digest: String,
     /// What it depends on.
@@ -160,7 +183,7 @@ struct Flat {
     realm: String,
     #[serde(default)]
     container: Option<Urn>,
-    inputs: Value,
+    inputs: Tree,
     digest: String,
     #[serde(default)]
     edges: Vec<Edge>,
@@ -187,9 +210,9 @@ struct Flat {
     #[serde(default)]
     id: Option<Id>,
     #[serde(default)]
-    outputs: Value,
+    outputs: Tree,
     #[serde(default)]
-    live: Option<Value>,
+    live: Option<Tree>,
     #[serde(default)]
     due: Option<u64>,
     status: Status,
@@ -315,11 +338,11 @@ pub struct Made {
     /// Its identity.
     pub id: Id,
     /// What it yields.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub outputs: Value,
+    #[serde(default, skip_serializing_if = "Tree::is_null")]
+    pub outputs: Tree,
     /// The thing as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub live: Option<Value>,
+    pub live: Option<Tree>,
     /// When it should be renewed, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<u64>,
@@ -465,12 +488,12 @@ pub enum Event {
 impl Event {
     /// Returns about how many bytes it has in a file.
     pub(crate) fn size(&self) -> usize {
-        let spec = |spec: &Spec| 500 + weight(&spec.inputs);
+        let spec = |spec: &Spec| 500 + spec.inputs.text().len();
         match self {
             Event::Begin { begun, .. } => spec(&begun.spec),
             Event::Noted { spec: noted, .. } => spec(noted),
             Event::End { ended: Ended::Ready(made), .. } => {
-                200 + weight(&made.outputs) + made.live.as_ref().map_or(0, weight)
+                200 + made.outputs.text().len() + made.live.as_ref().map_or(0, |live| live.text().len())
             }
             Event::Cursor { cursor, .. } => 200 + weight(cursor),
             Event::Returned { outputs: value } | Event::Answered { answer: value, .. } => 100 + weight(value),
@@ -647,7 +670,7 @@ impl State {
                     mark: begun.mark.clone(),
                     // An identity is recorded once a call answered it; what is only wanted stands in what was begun.
                     id: None,
-                    outputs: Value::Null,
+                    outputs: Tree::default(),
                     live: None,
                     due: None,
                     status: Status::Begun,
@@ -792,9 +815,9 @@ impl State {
     /// Returns the fingerprints of all secrets that anything in the state refers to.
     pub fn referenced(&self) -> BTreeSet<String> {
         let mut found = super::value::secrets(&self.outputs);
-        let mut take = |value: &Value| found.extend(super::value::secrets(value));
-        self.providers.values().for_each(|provider| take(&provider.config));
-        self.answers.values().for_each(&mut take);
+        self.providers.values().for_each(|provider| found.extend(super::value::secrets(&provider.config)));
+        self.answers.values().for_each(|answer| found.extend(super::value::secrets(answer)));
+        let mut take = |tree: &Tree| found.extend(super::value::secrets_in(tree));
         let condemned = self.condemned.values().map(|condemned| &condemned.record);
         for record in self.records.values().chain(condemned) {
             take(&record.spec.inputs);
@@ -812,12 +835,9 @@ impl State {
     /// Drops what nothing refers to any more: connections to places where nothing is recorded, and secrets.
     pub fn prune(&mut self) {
         let condemned = self.condemned.values().map(|condemned| &condemned.record);
-        let used: BTreeSet<String> = self
-            .records
-            .values()
-            .chain(condemned)
-            .map(|record| connection(&record.spec.provider, &record.spec.realm))
-            .collect();
+        let used = self.records.values().chain(condemned).map(|record| (&*record.spec.provider, &*record.spec.realm));
+        let used: BTreeSet<(&str, &str)> = used.collect();
+        let used: BTreeSet<String> = used.into_iter().map(|(provider, realm)| connection(provider, realm)).collect();
         self.providers.retain(|key, _| used.contains(key));
         let referenced = self.referenced();
         self.secrets.retain(|fingerprint, _| referenced.contains(fingerprint));

@@ -12,6 +12,7 @@
 //! While the engine serialises or deserialises on a program's behalf it holds a [`Session`] open on the thread.
 //! Outside of one, outputs and secrets refuse to be serialised, so a marker never leaks into a user's own text.
 
+use super::tree::Tree;
 use super::{Path, Urn};
 use hmac::{Hmac, Mac};
 use serde::de::DeserializeOwned;
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 const RESERVED: &str = "$lab.";
@@ -88,7 +90,9 @@ pub(crate) fn digest_of_bytes(bytes: &[u8]) -> String {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    bytes.iter().for_each(|byte| text.extend([digit(byte >> 4), digit(byte & 15)]));
+    text
 }
 
 /// The secrets of a stack, by keyed fingerprint. Shared by everything that works on one stack in one run.
@@ -252,7 +256,7 @@ impl fmt::Debug for Vault {
 /// Where the outputs of other resources are looked up.
 pub trait Lookup {
     /// Returns the outputs of `urn`, or what stands in the way.
-    fn outputs(&self, urn: &Urn) -> std::result::Result<Value, Unresolved>;
+    fn outputs(&self, urn: &Urn) -> std::result::Result<Tree, Unresolved>;
 }
 
 /// Why an expression has no value now.
@@ -543,20 +547,76 @@ pub(crate) fn secrets(value: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Returns how many markers `value` holds; an error when a reserved key stands anywhere but in a marker.
-fn count_markers(value: &Value) -> std::result::Result<usize, String> {
-    let (mut count, mut stray) = (0, None);
-    walk(value, &Trail::Root, &mut |trail, value| match (marker(value), value) {
-        (Some(_), _) => count += 1,
-        (None, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => stray = Some(trail.path()),
-        (None, _) => {}
+/// Returns every marker in a tree, in the order of its text, with where in the text it stands.
+///
+/// In canonical JSON a quote behind a brace begins a key, wherever that is found: within a text it would be escaped.
+pub(crate) fn marked(tree: &Tree) -> impl Iterator<Item = (Range<usize>, Marker)> {
+    const UNKNOWN: &str = "unknown\":";
+    const SECRET: &str = "secret\":\"";
+    let text = tree.text();
+    text.match_indices("{\"$lab.").filter_map(move |(start, opening)| {
+        let rest = &text[start + opening.len()..];
+        let (content, marker) = if let Some(rest) = rest.strip_prefix(UNKNOWN) {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            (&rest[digits..], Marker::Unknown(rest[..digits].parse().ok()?))
+        } else {
+            let rest = rest.strip_prefix(SECRET)?;
+            let length = rest.find(['"', '\\'])?;
+            (rest[length..].strip_prefix('"')?, Marker::Secret(rest[..length].to_owned()))
+        };
+        let end = text.len() - content.strip_prefix('}')?.len();
+        Some((start..end, marker))
+    })
+}
+
+/// Returns the number of every unknown in `tree`.
+pub(crate) fn unknowns(tree: &Tree) -> impl Iterator<Item = usize> {
+    marked(tree).filter_map(|(_, marker)| match marker {
+        Marker::Unknown(n) => Some(n),
+        Marker::Secret(_) => None,
+    })
+}
+
+/// Returns the fingerprint of every secret in `tree`.
+pub(crate) fn secrets_in(tree: &Tree) -> impl Iterator<Item = String> {
+    marked(tree).filter_map(|(_, marker)| match marker {
+        Marker::Secret(fingerprint) => Some(fingerprint),
+        Marker::Unknown(_) => None,
+    })
+}
+
+/// Returns how many keys in `tree` are reserved ones.
+fn reserved(tree: &Tree) -> usize {
+    let text = tree.text();
+    let keys = text.match_indices("\"$lab.").filter(|(start, _)| {
+        // A quote within a text is escaped, and a key ends before a colon.
+        let opens = start.checked_sub(1).is_none_or(|before| text.as_bytes()[before] != b'\\');
+        let mut rest = text[start + 1..].bytes();
+        let mut escaped = false;
+        let closed = rest.by_ref().find(|byte| {
+            let closes = *byte == b'"' && !escaped;
+            escaped = *byte == b'\\' && !escaped;
+            closes
+        });
+        opens && closed.is_some() && rest.next() == Some(b':')
     });
-    match stray {
-        None => Ok(count),
-        Some(path) => Err(format!(
-            "at {path} stands a key that begins with {RESERVED:?}, which is reserved (or an output under `flatten`)"
-        )),
+    keys.count()
+}
+
+/// Returns how many markers `tree` holds; an error when a reserved key stands anywhere but in a marker.
+fn count_markers(tree: &Tree) -> std::result::Result<usize, String> {
+    let count = marked(tree).count();
+    if count == reserved(tree) {
+        return Ok(count);
     }
+    let mut stray = Path::root();
+    walk(&tree.value(), &Trail::Root, &mut |trail, value| match (marker(value), value) {
+        (None, Value::Object(map)) if map.keys().any(|key| key.starts_with(RESERVED)) => stray = trail.path(),
+        (Some(_) | None, _) => {}
+    });
+    Err(format!(
+        "at {stray} stands a key that begins with {RESERVED:?}, which is reserved (or an output under `flatten`)"
+    ))
 }
 
 /// The way from the root to a place. It becomes a [`Path`] only where somebody wants one: most places are passed by.
@@ -587,18 +647,23 @@ fn walk(value: &Value, trail: &Trail<'_>, visit: &mut dyn FnMut(&Trail<'_>, &Val
     }
 }
 
-/// Returns `value` with each marker of an unknown replaced by what `with` answers for it; `None` leaves it.
-pub(crate) fn fill(value: &Value, with: &mut dyn FnMut(usize) -> Option<Value>) -> Value {
-    if let Some(Marker::Unknown(n)) = marker(value) {
-        return with(n).unwrap_or_else(|| value.clone());
+/// Returns `tree` with each marker of an unknown replaced by what `with` answers for it; `None` leaves it.
+pub(crate) fn fill(tree: &Tree, with: &mut dyn FnMut(usize) -> Option<Value>) -> Tree {
+    let text = tree.text();
+    let mut filled = String::new();
+    let mut from = 0;
+    for (place, marker) in marked(tree) {
+        let Marker::Unknown(n) = marker else { continue };
+        let Some(value) = with(n) else { continue };
+        filled.push_str(&text[from..place.start]);
+        filled.push_str(Tree::from(value).text());
+        from = place.end;
     }
-    match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().map(|(key, value)| (key.clone(), fill(value, with))).collect::<Map<_, _>>())
-        }
-        Value::Array(list) => Value::Array(list.iter().map(|value| fill(value, with)).collect()),
-        leaf => leaf.clone(),
+    if from == 0 {
+        return tree.clone();
     }
+    filled.push_str(&text[from..]);
+    Tree::of_canonical(filled)
 }
 
 /// Returns `value` as a person may see it: secrets as `[secret]`, unknowns as `[unknown]`.
@@ -633,43 +698,76 @@ pub fn reveal(value: &Value, vault: &Vault) -> std::result::Result<Value, String
 }
 
 /// Serialises a declaration: outputs become expressions, secrets go to the vault. Refuses what does not come back the
-/// same, and maps that use our reserved keys.
+/// same, and maps that use our reserved keys. Returns what came back, too.
 pub(crate) fn encode_declared<T: Serialize + DeserializeOwned>(
     declared: &T,
     vault: &Vault,
     expressions: &Expressions,
-) -> std::result::Result<Value, String> {
-    let value = {
-        let session = Session::open(vault, Some(expressions.clone()));
-        let value = serde_json::to_value(declared).map_err(|error| error.to_string())?;
-        if count_markers(&value)? != session.written() {
-            return Err(format!("keys that begin with {RESERVED:?} are reserved"));
-        }
-        value
+) -> std::result::Result<(Tree, T), String> {
+    let (text, tree) = written(declared, vault, Some(expressions.clone()))?;
+    let back = decode::<T>(&tree, vault).map_err(|error| format!("it does not come back from JSON: {error}"))?;
+    let again = {
+        let _session = Session::open(vault, None);
+        write(&back)?
     };
-    let back = decode::<T>(&value, vault).map_err(|error| format!("it does not come back from JSON: {error}"))?;
-    let again = encode(&back, vault)?;
-    if value == again {
-        return Ok(value);
+    // The same fields in the same order are the same text, and then there is nothing to look into.
+    if text == again {
+        return Ok((tree, back));
     }
-    let path = first_difference(&value, &again, &Path::root()).unwrap_or_default();
+    let again = encode(&back, vault)?;
+    if tree == again {
+        return Ok((tree, back));
+    }
+    let path = first_difference(&tree.value(), &again.value(), &Path::root()).unwrap_or_default();
     Err(format!("it comes back from JSON with a different value at {path}"))
 }
 
 /// Serialises what holds no new outputs.
-pub(crate) fn encode<T: Serialize>(data: &T, vault: &Vault) -> std::result::Result<Value, String> {
-    let session = Session::open(vault, None);
-    let value = serde_json::to_value(data).map_err(|error| error.to_string())?;
-    if count_markers(&value)? != session.written() {
+pub(crate) fn encode<T: Serialize>(data: &T, vault: &Vault) -> std::result::Result<Tree, String> {
+    written(data, vault, None).map(|(_, tree)| tree)
+}
+
+/// Returns `data` as it writes itself, and as a tree.
+fn written<T: Serialize>(
+    data: &T,
+    vault: &Vault,
+    expressions: Option<Expressions>,
+) -> std::result::Result<(String, Tree), String> {
+    let session = Session::open(vault, expressions);
+    let text = write(data)?;
+    let tree = Tree::read(&text).map_err(|error| error.to_string())?;
+    if count_markers(&tree)? != session.written() {
         return Err(format!("keys that begin with {RESERVED:?} are reserved"));
     }
-    Ok(value)
+    Ok((text, tree))
+}
+
+/// Writes `data` as JSON, its fields in its own order.
+fn write<T: Serialize>(data: &T) -> std::result::Result<String, String> {
+    struct Wide;
+    impl serde_json::ser::Formatter for Wide {
+        /// As a tree would hold it, so that a number is written alike wherever it comes from.
+        fn write_f32<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, value: f32) -> std::io::Result<()> {
+            self.write_f64(writer, f64::from(value))
+        }
+    }
+    let mut text = Vec::with_capacity(128);
+    data.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Wide)).map_err(|error| error.to_string())?;
+    String::from_utf8(text).map_err(|error| error.to_string())
 }
 
 /// Deserialises, with secrets from the vault.
-pub(crate) fn decode<T: DeserializeOwned>(value: &Value, vault: &Vault) -> std::result::Result<T, String> {
+pub(crate) fn decode<T: DeserializeOwned>(tree: &Tree, vault: &Vault) -> std::result::Result<T, String> {
     let _session = Session::open(vault, None);
-    T::deserialize(value).map_err(|error| error.to_string())
+    read(tree)
+}
+
+/// Deserialises, within a session of the caller's or none.
+pub(crate) fn read<T: DeserializeOwned>(tree: &Tree) -> std::result::Result<T, String> {
+    // How deep it may be is for the journal to say.
+    let read = if tree.is_deep() { None } else { serde_json::from_str(tree.text()).ok() };
+    // Where that fails the tree says why: a line and a column of our own text would help nobody.
+    read.map_or_else(|| T::deserialize(tree.value()).map_err(|error| error.to_string()), Ok)
 }
 
 fn first_difference(a: &Value, b: &Value, path: &Path) -> Option<Path> {

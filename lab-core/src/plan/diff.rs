@@ -1,7 +1,7 @@
 //! Property-level differences between two trees.
 
-use crate::model::Path;
 use crate::model::value_diff::is_leaf;
+use crate::model::{Path, Tree};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -12,15 +12,20 @@ pub struct Delta {
     /// Where.
     pub path: Path,
     /// What it was; None when it was not there.
-    pub before: Option<Value>,
+    pub before: Option<Tree>,
     /// What it will be; None when it will not be there.
-    pub after: Option<Value>,
+    pub after: Option<Tree>,
 }
 
 /// Returns the properties in which `after` differs from `before`, in order of their paths.
-pub fn diff(before: &Value, after: &Value) -> Vec<Delta> {
+pub fn diff(before: &Tree, after: &Tree) -> Vec<Delta> {
     let mut deltas = Vec::new();
-    walk(Some(before), Some(after), &Path::root(), &mut deltas);
+    if before.is_null() && !after.is_null() {
+        // Of what is new there is nothing to look into.
+        deltas.push(Delta { path: Path::root(), before: Some(before.clone()), after: Some(after.clone()) });
+    } else if before != after {
+        walk(Some(&before.value()), Some(&after.value()), &Path::root(), &mut deltas);
+    }
     deltas
 }
 
@@ -39,7 +44,7 @@ fn walk(before: Option<&Value>, after: Option<&Value>, path: &Path, deltas: &mut
             }
         }
         (before, after) => {
-            deltas.push(Delta { path: path.clone(), before: before.cloned(), after: after.cloned() });
+            deltas.push(Delta { path: path.clone(), before: before.map(Tree::from), after: after.map(Tree::from) });
         }
     }
 }

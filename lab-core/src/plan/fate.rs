@@ -1,7 +1,8 @@
 //! What will have become of each resource: what others may read of it while planning.
 
 use crate::model::{
-    Declared, Lookup, Mark, Path, Unresolved, Urn, Vault, fill, markers, panic_text, put_value, value_at,
+    Declared, Lookup, Mark, Path, Tree, Unresolved, Urn, Vault, fill, markers, panic_text, put_value, unknowns,
+    value_at,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -9,22 +10,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What will have become of a resource when the plan is done, as far as it can be known now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fate<'a> {
+pub(super) struct Fate {
     /// Its outputs, when they are recorded and hold.
-    pub(super) outputs: Option<&'a Value>,
+    pub(super) outputs: Option<Tree>,
     /// Which of them are only known afterwards.
     pub(super) fresh: Vec<Path>,
     /// The operation that made it, when that is known already. None while it is created or replaced.
     pub(super) mark: Option<Mark>,
 }
 
-/// The fates of all resources planned so far.
-#[derive(Default)]
-pub(super) struct Fates<'a>(pub(super) BTreeMap<Urn, Fate<'a>>);
+/// The fates of all resources planned so far, by their position in what is declared.
+pub(super) struct Fates<'a> {
+    declared: &'a Declared,
+    fates: Vec<Option<Fate>>,
+}
 
 /// A tree with everything filled in that is known.
 pub(super) struct Filled {
-    pub(super) value: Value,
+    pub(super) value: Tree,
     /// What is not known, and from where.
     pub(super) unknown: Vec<super::plan::Unknown>,
     /// What failed: a closure that panicked.
@@ -40,11 +43,12 @@ struct Twist<'a> {
 }
 
 impl Lookup for Recorded<'_> {
-    fn outputs(&self, urn: &Urn) -> Result<Value, Unresolved> {
+    fn outputs(&self, urn: &Urn) -> Result<Tree, Unresolved> {
         let unknown = || Unresolved::Unknown(urn.clone());
-        let fate = self.0.0.get(urn).ok_or_else(unknown)?;
-        let mut outputs = fate.outputs.cloned().ok_or_else(unknown)?;
-        if let Some(twist) = &self.1 {
+        let fate = self.0.get(urn).ok_or_else(unknown)?;
+        let outputs = fate.outputs.clone().ok_or_else(unknown)?;
+        if let Some(twist) = self.1.as_ref().filter(|_| !fate.fresh.is_empty()) {
+            let mut outputs = outputs.value();
             for path in &fate.fresh {
                 if let Some(value) = value_at(&outputs, path) {
                     let twisted = twist.value(value);
@@ -55,6 +59,7 @@ impl Lookup for Recorded<'_> {
                     }
                 }
             }
+            return Ok(outputs.into());
         }
         Ok(outputs)
     }
@@ -91,16 +96,32 @@ impl Twist<'_> {
     }
 }
 
-impl Fates<'_> {
-    /// Returns `value` with every expression computed that can be.
+impl<'a> Fates<'a> {
+    pub(super) fn new(declared: &'a Declared) -> Fates<'a> {
+        Fates { declared, fates: vec![None; declared.nodes.len()] }
+    }
+
+    pub(super) fn get(&self, urn: &Urn) -> Option<&Fate> {
+        self.fates[self.declared.position(urn)?].as_ref()
+    }
+
+    pub(super) fn insert(&mut self, urn: &Urn, fate: Fate) {
+        if let Some(position) = self.declared.position(urn) {
+            self.fates[position] = Some(fate);
+        }
+    }
+
+    /// Returns `tree` with every expression computed that can be.
     ///
     /// A closure cannot be seen into, so whether it depends on an output that will change is found by trying: it is
     /// computed again with those outputs twisted. When the result differs, or fails, the value is unknown.
-    pub(super) fn fill(&self, value: &Value, declared: &Declared) -> Filled {
+    pub(super) fn fill(&self, tree: &Tree) -> Filled {
+        let declared = self.declared;
         let mut known = BTreeMap::new();
         let mut unknown = Vec::new();
         let mut failed = Vec::new();
-        for (path, n) in markers(value) {
+        let mut nowhere = Vec::new();
+        for n in unknowns(tree) {
             let Some(expression) = declared.expressions.get(n) else { continue };
             let compute = |twist: Option<Twist<'_>>| {
                 let lookup = Recorded(self, twist);
@@ -109,7 +130,7 @@ impl Fates<'_> {
             };
             let computed = compute(None).and_then(|value| {
                 let moving =
-                    expression.sources.iter().any(|urn| self.0.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
+                    expression.sources.iter().any(|urn| self.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
                 let vault = &declared.vault;
                 let holds = !moving || (0..2).all(|round| compute(Some(Twist { vault, round })).as_ref() == Ok(&value));
                 if holds { Ok(value) } else { Err(Unresolved::Unknown(Urn::from(""))) }
@@ -118,17 +139,20 @@ impl Fates<'_> {
                 Ok(value) => {
                     known.insert(n, value);
                 }
-                Err(Unresolved::Unknown(_)) => {
-                    let from = expression.sources.iter().cloned().collect();
-                    unknown.push(super::plan::Unknown { path, from });
-                }
-                Err(Unresolved::Failed(why)) => {
-                    let from = expression.sources.iter().cloned().collect();
-                    unknown.push(super::plan::Unknown { path: path.clone(), from });
-                    failed.push(format!("the value of {path} cannot be computed: {}", declared.vault.scrub(&why)));
-                }
+                Err(Unresolved::Unknown(_)) => nowhere.push((n, None)),
+                Err(Unresolved::Failed(why)) => nowhere.push((n, Some(why))),
             }
         }
-        Filled { value: fill(value, &mut |n| known.get(&n).cloned()), unknown, failed }
+        // Where it stands is of interest only where it is not known.
+        let places = if nowhere.is_empty() { Vec::new() } else { markers(&tree.value()) };
+        for (path, n) in places {
+            let Some((_, why)) = nowhere.iter().find(|(unknown, _)| *unknown == n) else { continue };
+            if let Some(why) = why {
+                failed.push(format!("the value of {path} cannot be computed: {}", declared.vault.scrub(why)));
+            }
+            let from = declared.expressions.get(n).map(|expression| expression.sources.to_vec()).unwrap_or_default();
+            unknown.push(super::plan::Unknown { path, from });
+        }
+        Filled { value: fill(tree, &mut |n| known.get(&n).cloned()), unknown, failed }
     }
 }

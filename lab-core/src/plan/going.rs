@@ -125,9 +125,10 @@ impl<'a> Planner<'a> {
 
     /// Everything that is recorded and not declared.
     pub(super) fn leftovers(&mut self, verb: Verb) {
-        let declared: BTreeSet<&Urn> = self.declared.nodes.iter().map(|node| &node.urn).collect();
+        let declared = self.declared;
         let state = self.state;
-        let left: Vec<(&Urn, &Record)> = state.records.iter().filter(|(urn, _)| !declared.contains(urn)).collect();
+        let left: Vec<(&Urn, &Record)> =
+            state.records.iter().filter(|(urn, _)| declared.position(urn).is_none()).collect();
         // First what goes, so that what it holds goes with it.
         for (urn, record) in &left {
             if !(record.spec.retain || record.spec.protect) {
@@ -178,7 +179,7 @@ impl<'a> Planner<'a> {
                 self.remove(urn, record, Why::Replaced, true, false);
             }
         }
-        let reads: Vec<Urn> = state.answers.keys().filter(|urn| !declared.contains(urn)).cloned().collect();
+        let reads: Vec<Urn> = state.answers.keys().filter(|urn| declared.position(urn).is_none()).cloned().collect();
         for urn in reads {
             let mut step = Step::blank(&urn, Action::Forget { condemned: false, stays: true });
             step.reasons.push("it is not asked any more".into());

@@ -1,61 +1,57 @@
 //! The dependency graph of a declaration.
 
 use super::plan::Problem;
-use crate::model::{Declared, Edge, EdgeKind, Node, NodeKind, Realm, Urn, markers, redact};
+use crate::model::{Declared, Edge, EdgeKind, NodeKind, Realm, markers, redact, unknowns};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A declaration with its dependencies, in an order in which everything comes after what it needs.
-pub struct Graph<'a> {
+pub struct Graph {
     /// Positions in [`Declared::nodes`], dependencies first.
     pub order: Vec<usize>,
-    /// The dependencies of each node.
-    pub edges: BTreeMap<&'a Urn, Vec<Edge>>,
-    /// The nodes by name.
-    pub nodes: BTreeMap<&'a Urn, &'a Node>,
+    /// The dependencies of each node, by its position.
+    pub edges: Vec<Vec<Edge>>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
 }
 
-impl<'a> Graph<'a> {
+impl Graph {
     /// Builds the graph. Cycles and dependencies on what is not declared are problems.
-    pub fn new(declared: &'a Declared) -> Graph<'a> {
-        let nodes: BTreeMap<&Urn, &Node> = declared.nodes.iter().map(|node| (&node.urn, node)).collect();
-        let positions: BTreeMap<&Urn, usize> =
-            declared.nodes.iter().enumerate().map(|(n, node)| (&node.urn, n)).collect();
+    pub fn new(declared: &Declared) -> Graph {
         let mut problems = Vec::new();
-        let mut edges = BTreeMap::new();
+        let mut edges = Vec::with_capacity(declared.nodes.len());
+        let mut needs: Vec<Vec<usize>> = Vec::with_capacity(declared.nodes.len());
         let providers = provider_edges(declared, &mut problems);
         for node in &declared.nodes {
-            let mut needs: BTreeSet<Edge> = BTreeSet::new();
-            for (_, n) in markers(&node.inputs) {
-                needs.extend(sources(declared, n));
-            }
-            needs.extend(node.options.after.iter().map(|(to, kind)| Edge { to: to.clone(), kind: *kind }));
-            needs.extend(providers.get(node.provider.as_str()).into_iter().flatten().cloned());
+            let mut all: Vec<Edge> = unknowns(&node.inputs).flat_map(|n| sources(declared, n)).collect();
+            all.extend(node.options.after.iter().map(|(to, kind)| Edge { to: to.clone(), kind: *kind }));
+            all.extend(providers.get(node.provider.as_str()).into_iter().flatten().cloned());
             // Something declared inside a component that depends on the component's own parts needs no edge to itself.
-            needs.retain(|edge| edge.to != node.urn || edge.kind == EdgeKind::Value);
-            for edge in &needs {
-                if !nodes.contains_key(&edge.to) {
+            all.retain(|edge| edge.to != node.urn || edge.kind == EdgeKind::Value);
+            all.sort();
+            all.dedup();
+            let mut positions = Vec::with_capacity(all.len());
+            all.retain(|edge| match declared.position(&edge.to) {
+                Some(position) => {
+                    positions.push(position);
+                    true
+                }
+                None => {
                     problems.push(Problem {
                         urn: Some(node.urn.clone()),
                         places: vec![node.place.clone()],
                         message: format!("{} needs {}, which this stack does not declare", node.urn.short(), edge.to),
                         hint: None,
                     });
+                    false
                 }
-            }
-            edges.insert(&node.urn, needs.into_iter().filter(|edge| nodes.contains_key(&edge.to)).collect::<Vec<_>>());
+            });
+            positions.sort_unstable();
+            positions.dedup();
+            needs.push(positions);
+            edges.push(all);
         }
-        let needs: Vec<Vec<usize>> = declared
-            .nodes
-            .iter()
-            .map(|node| {
-                let needs: BTreeSet<usize> = edges[&node.urn].iter().map(|edge| positions[&edge.to]).collect();
-                needs.into_iter().collect()
-            })
-            .collect();
         // Declaration order among equals is what a reader expects.
         let mut order = super::order::stable(&needs);
         if order.len() < needs.len() {
@@ -67,7 +63,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        Graph { order, edges, nodes, problems }
+        Graph { order, edges, problems }
     }
 }
 
@@ -148,7 +144,7 @@ pub fn render_graph(declared: &Declared) -> String {
             NodeKind::Read(_) => "read ",
         };
         line(1, format!("{verb}{} {} on {}", node.type_name(), node.urn.short(), node.provider));
-        for edge in &graph.edges[&node.urn] {
+        for edge in &graph.edges[*n] {
             let how = match edge.kind {
                 EdgeKind::Value => "reads",
                 EdgeKind::After => "after",
@@ -157,7 +153,7 @@ pub fn render_graph(declared: &Declared) -> String {
             };
             line(3, format!("{how} {} {}", edge.to.kind(), edge.to.short()));
         }
-        line(2, serde_json::to_string(&redact(&node.inputs)).unwrap_or_default());
+        line(2, serde_json::to_string(&redact(&node.inputs.value())).unwrap_or_default());
     }
     for problem in declared.problems.iter().map(|(place, message)| format!("{message} ({place})")) {
         line(1, format!("problem: {problem}"));

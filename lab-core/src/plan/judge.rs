@@ -1,8 +1,7 @@
 //! Ours or not: what a look at the outside means, given what the state says. The engine judges, not the provider.
 
 use super::plan::whose;
-use crate::model::{Found, Mark, Owner, Step};
-use serde_json::Value;
+use crate::model::{Found, Mark, Owner, Step, Tree};
 
 /// What the state says about a thing that is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum Verdict {
     /// It is not there, for certain.
     Absent,
     /// It is ours, and stands where the step says; and what it says itself about whose it is.
-    Ours(Step<Value>, Owner),
+    Ours(Step<Tree>, Owner),
     /// It is ours and on its way out, for this reason.
     Leaving(String),
     /// It is not ours, for this reason. Nothing may be done to it.
@@ -31,7 +30,7 @@ pub enum Verdict {
 }
 
 /// Returns what `found` means.
-pub fn judge(found: Found<Value>, expected: &Expected) -> Verdict {
+pub fn judge(found: Found<Tree>, expected: &Expected) -> Verdict {
     let ours = |owner: &Owner| match owner {
         Owner::Marked(mark) => expected.adopt || expected.mark.as_ref().is_some_and(|ours| ours.0 == *mark),
         Owner::Unmarked => expected.adopt || expected.unmarked,

@@ -10,7 +10,7 @@ use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
     Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
-    Realm, Record, Spec, State, Status, Urn, Why, canonical, digest_of_bytes, put_value, remove_value, value_at,
+    Realm, Record, Spec, State, Status, Tree, Urn, Why, digest_of_bytes, put_value, remove_value, value_at,
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -88,7 +88,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         state: &state,
         seen,
         now: request.now,
-        fates: Fates::default(),
+        fates: Fates::new(declared),
         steps: Vec::new(),
         notes: Vec::new(),
         problems: Vec::new(),
@@ -120,7 +120,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     planner.problems.extend(shortages);
 
     let outputs = match request.verb {
-        Verb::Up => planner.fates.fill(&declared.outputs, declared).value,
+        Verb::Up => planner.fates.fill(&(&declared.outputs).into()).value.value(),
         Verb::Destroy => Value::Null,
     };
     let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
@@ -182,7 +182,7 @@ fn containers(state: &State) -> BTreeSet<&Urn> {
 /// A plan in the making.
 pub(super) struct Planner<'a> {
     pub(super) declared: &'a Declared,
-    pub(super) graph: &'a Graph<'a>,
+    pub(super) graph: &'a Graph,
     pub(super) state: &'a State,
     pub(super) seen: &'a Observations,
     pub(super) now: SystemTime,
@@ -240,7 +240,6 @@ impl<'a> Planner<'a> {
             place: node.place.clone(),
             claim: claim.clone(),
         }));
-        self.edges.insert(node.urn.clone(), wanted.spec.edges.clone());
         self.identify(&wanted, node);
         let record = self.state.records.get(&node.urn);
         match record {
@@ -306,11 +305,11 @@ impl<'a> Planner<'a> {
             return pointed.clone();
         }
         let provider = self.declared.providers.get(&node.provider)?;
-        let config = self.fates.fill(&provider.config, self.declared).value;
+        let config = self.fates.fill(&(&provider.config).into()).value.value();
         let pointed = match provider.kind.realm(&config, &self.declared.vault) {
             Ok(Realm::Stated(text)) => Some((Some(text), None)),
             Ok(Realm::Inside(urn)) => {
-                let mark = self.fates.0.get(&urn).and_then(|fate| fate.mark.clone());
+                let mark = self.fates.get(&urn).and_then(|fate| fate.mark.clone());
                 Some((mark.map(|mark| inside(&mark)), Some(urn)))
             }
             Err(_) => None,
@@ -321,30 +320,14 @@ impl<'a> Planner<'a> {
 
     fn wanted(&mut self, node: &'a Node, kind: &'a Arc<dyn ErasedType>) -> Option<Wanted<'a>> {
         let vault = &self.declared.vault;
-        let filled = self.fates.fill(&node.inputs, self.declared);
+        let filled = self.fates.fill(&node.inputs);
         for failed in filled.failed {
             self.problem(node, failed, None);
         }
-        let mut inputs = filled.value;
+        let inputs = filled.value;
         let (realm, container) = self.pointed(node)?;
         let record = self.state.records.get(&node.urn);
-        for path in &node.options.ignore {
-            match record.and_then(|record| value_at(&record.spec.inputs, path)) {
-                Some(prior) => {
-                    put_value(&mut inputs, path, prior.clone());
-                }
-                None if record.is_some() => {
-                    remove_value(&mut inputs, path);
-                }
-                None => {}
-            }
-        }
-        kind.initial().iter().for_each(|path| {
-            remove_value(&mut inputs, &Path::from(*path));
-        });
-        // What is only sent once is no reason for anything to be unknown.
-        let unknown: Vec<Unknown> =
-            filled.unknown.into_iter().filter(|unknown| value_at(&inputs, &unknown.path).is_some()).collect();
+        let (inputs, unknown) = self.compared(node, kind, record, inputs, filled.unknown);
         let mut ask = |what: &str, error: String| {
             let message = format!("{what} of {} cannot be told: {}", node.urn.short(), vault.scrub(&error));
             self.problems.push(Problem {
@@ -389,7 +372,7 @@ impl<'a> Planner<'a> {
             realm: realm.clone().unwrap_or_default(),
             container,
             inputs,
-            edges: self.graph.edges.get(&node.urn).cloned().unwrap_or_default(),
+            edges: self.graph_edges(node),
             claims,
             trigger: node.options.trigger.clone(),
             // Leaving the word out is no way to lift it: only `.protect(false)` is.
@@ -405,14 +388,46 @@ impl<'a> Planner<'a> {
         Some(Wanted { node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
     }
 
+    /// Returns of what is declared what is compared, and which of it is not known.
+    fn compared(
+        &self,
+        node: &Node,
+        kind: &Arc<dyn ErasedType>,
+        record: Option<&Record>,
+        inputs: Tree,
+        unknown: Vec<Unknown>,
+    ) -> (Tree, Vec<Unknown>) {
+        if node.options.ignore.is_empty() && kind.initial().is_empty() {
+            return (inputs, unknown);
+        }
+        let mut inputs = inputs.value();
+        let prior = record.map(|record| record.spec.inputs.value());
+        for path in &node.options.ignore {
+            match prior.as_ref().and_then(|prior| value_at(prior, path)) {
+                Some(prior) => {
+                    put_value(&mut inputs, path, prior.clone());
+                }
+                None if record.is_some() => {
+                    remove_value(&mut inputs, path);
+                }
+                None => {}
+            }
+        }
+        kind.initial().iter().for_each(|path| {
+            remove_value(&mut inputs, &Path::from(*path));
+        });
+        // What is only sent once is no reason for anything to be unknown.
+        let unknown = unknown.into_iter().filter(|unknown| value_at(&inputs, &unknown.path).is_some()).collect();
+        (inputs.into(), unknown)
+    }
+
     fn read(&mut self, node: &'a Node) {
-        self.edges.insert(node.urn.clone(), self.graph.edges.get(&node.urn).cloned().unwrap_or_default());
         let answer = self.seen.answers.get(&node.urn).or_else(|| self.state.answers.get(&node.urn));
-        let known = self.fates.fill(&node.inputs, self.declared).unknown.is_empty();
+        let known = self.fates.fill(&node.inputs).unknown.is_empty();
         match answer.filter(|_| known) {
             Some(answer) => {
                 self.same += 1;
-                self.fates.0.insert(node.urn.clone(), Fate { outputs: Some(answer), fresh: Vec::new(), mark: None });
+                self.fates.insert(&node.urn, Fate { outputs: Some(answer.into()), fresh: Vec::new(), mark: None });
                 if self.state.answers.get(&node.urn) != Some(answer) {
                     // Recorded by a step, so that what was read is what others were computed from.
                     self.push_read(node, Some(answer.clone()));
@@ -422,7 +437,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn graph_edges(&self, node: &Node) -> Vec<Edge> {
+        self.declared.position(&node.urn).map(|n| self.graph.edges[n].clone()).unwrap_or_default()
+    }
+
     fn push_read(&mut self, node: &Node, answer: Option<Value>) {
+        self.edges.insert(node.urn.clone(), self.graph_edges(node));
         let mut step = Step::blank(&node.urn, Action::Read);
         step.place = Some(node.place.clone());
         step.timeout = node.options.timeout.unwrap_or(TIMEOUT).as_secs();
@@ -444,9 +464,9 @@ impl<'a> Planner<'a> {
         } else {
             self.impact(node, wanted.kind.creation(&wanted.spec.inputs, &self.declared.vault))
         };
-        let diff = diff(&Value::Null, &wanted.spec.inputs);
+        let diff = diff(&Tree::default(), &wanted.spec.inputs);
         reasons.extend(words(&impact));
-        self.fates.0.insert(node.urn.clone(), Fate::default());
+        self.fates.insert(&node.urn, Fate::default());
         self.push(wanted, action, None, reasons, diff, impact, Permits::default());
     }
 
@@ -471,6 +491,7 @@ impl<'a> Planner<'a> {
         permits: Permits,
     ) {
         let Wanted { node, spec, realm_known, unknown, claims_deferred, .. } = wanted;
+        self.edges.insert(node.urn.clone(), spec.edges.clone());
         self.steps.push(Step {
             spec: Some(spec),
             realm_known,
@@ -498,7 +519,7 @@ impl<'a> Planner<'a> {
         }
         let seen = self.seen.seen.get(&node.urn);
         let live = match seen {
-            Some(Seen::There(made)) => made.live.as_ref(),
+            Some(Seen::There(made)) => made.live.as_ref().map(Tree::value),
             Some(Seen::Gone) => {
                 // What it held went with it.
                 self.going.insert(node.urn.clone());
@@ -512,6 +533,7 @@ impl<'a> Planner<'a> {
             }
             Some(Seen::Unknown(_)) | None => None,
         };
+        let live = live.as_ref();
         // Compared in seconds: not every number of them is a time.
         let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let due = record.due.is_some_and(|due| due <= now);
@@ -525,14 +547,13 @@ impl<'a> Planner<'a> {
         let Some(prior) = prior else {
             let reasons = vec![format!("what was recorded by version {} can no longer be read", record.spec.version)];
             let fresh = Impact { unknown: vec![Path::root()], ..Impact::default() };
-            self.fates
-                .0
-                .insert(node.urn.clone(), Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
+            self.fates.insert(&node.urn, Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
             let permits = Permits::default();
             return self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, Vec::new(), fresh, permits);
         };
-        let drifted =
-            live.map(|live| drift(&node.urn, Some(&wanted.spec.inputs), &prior, live, vault)).unwrap_or_default();
+        let drifted = live
+            .map(|live| drift(&node.urn, Some(&wanted.spec.inputs.value()), &prior.value(), live, vault))
+            .unwrap_or_default();
         let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
         let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
         let differs = prior != wanted.spec.inputs;
@@ -626,20 +647,24 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns true when it is a replacement even if every unknown turned out to be what it was.
-    fn certainly_replaced(&self, wanted: &Wanted<'_>, prior: &Value, live: Option<&Value>) -> bool {
-        let mut assumed = wanted.spec.inputs.clone();
+    fn certainly_replaced(&self, wanted: &Wanted<'_>, prior: &Tree, live: Option<&Value>) -> bool {
+        let (mut assumed, before) = (wanted.spec.inputs.value(), prior.value());
         for unknown in &wanted.unknown {
-            let Some(before) = value_at(prior, &unknown.path) else { return false };
+            let Some(before) = value_at(&before, &unknown.path) else { return false };
             put_value(&mut assumed, &unknown.path, before.clone());
         }
+        let assumed = Tree::from(assumed);
         (assumed != *prior || live.is_some())
             && matches!(wanted.kind.change(&assumed, prior, live, &self.declared.vault), Ok(Change::Replace(..)))
     }
 
-    fn prior(&self, record: &Record, kind: &Arc<dyn ErasedType>) -> Option<Value> {
+    fn prior(&self, record: &Record, kind: &Arc<dyn ErasedType>) -> Option<Tree> {
         let inputs = record.spec.inputs.clone();
-        let inputs =
-            if record.spec.version < kind.version() { kind.upgrade(record.spec.version, inputs)? } else { inputs };
+        let inputs = if record.spec.version < kind.version() {
+            kind.upgrade(record.spec.version, inputs.value())?.into()
+        } else {
+            inputs
+        };
         kind.check(&inputs, &self.declared.vault).ok().map(|()| inputs)
     }
 
@@ -656,11 +681,11 @@ impl<'a> Planner<'a> {
     ) {
         let urn = &wanted.node.urn;
         let fate = Fate {
-            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then_some(&record.outputs),
+            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then(|| record.outputs.clone()),
             fresh: impact.unknown.clone(),
             mark: Some(record.mark.clone()),
         };
-        self.fates.0.insert(urn.clone(), fate);
+        self.fates.insert(urn, fate);
         let action = if renew { Action::Renew } else { Action::Update };
         let mut reasons = reasons;
         if renew {
@@ -685,7 +710,7 @@ impl<'a> Planner<'a> {
         let permits = Permits { same, replace: !guarded };
         // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
         let mark = guarded.then(|| record.mark.clone());
-        self.fates.0.insert(urn, Fate { outputs: None, fresh: Vec::new(), mark });
+        self.fates.insert(&urn, Fate { outputs: None, fresh: Vec::new(), mark });
         self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, diff, impact, permits);
     }
 
@@ -702,8 +727,8 @@ impl<'a> Planner<'a> {
             self.notes.push((urn.clone(), wanted.spec.clone()));
         }
         self.same += 1;
-        let fate = Fate { outputs: Some(&record.outputs), fresh: Vec::new(), mark: Some(record.mark.clone()) };
-        self.fates.0.insert(urn.clone(), fate);
+        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(record.mark.clone()) };
+        self.fates.insert(urn, fate);
     }
 
     /// It is recorded in another realm than the one it is wanted in.
@@ -716,7 +741,7 @@ impl<'a> Planner<'a> {
         }
         // What is gone with what contained it is no longer protected from anything.
         if !self.vanished(record) && self.guard(&urn, record, "what contains it goes") {
-            self.fates.0.insert(urn, Fate::default());
+            self.fates.insert(&urn, Fate::default());
             return;
         }
         self.inside_going(&urn, record);
@@ -755,7 +780,7 @@ impl<'a> Planner<'a> {
         let diff = diff(&prior, &wanted.spec.inputs);
         let creation = self.impact(wanted.node, wanted.kind.creation(&wanted.spec.inputs, vault));
         reasons.extend(words(&creation));
-        self.fates.0.insert(urn, Fate::default());
+        self.fates.insert(&urn, Fate::default());
         let action = if create_first { Action::Supersede } else { Action::Create };
         self.push(wanted, action, None, reasons, diff, creation, Permits::default());
     }
@@ -820,9 +845,13 @@ impl<'a> Planner<'a> {
         let fate = if making {
             Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) }
         } else {
-            Fate { outputs: Some(&record.outputs), fresh: impact.unknown.clone(), mark: Some(record.mark.clone()) }
+            Fate {
+                outputs: Some(record.outputs.clone()),
+                fresh: impact.unknown.clone(),
+                mark: Some(record.mark.clone()),
+            }
         };
-        self.fates.0.insert(wanted.node.urn.clone(), fate);
+        self.fates.insert(&wanted.node.urn, fate);
         let action = Action::Continue { op: open.begun.op.clone(), making };
         let mark = Some(record.mark.clone());
         self.push(wanted, action, mark, reasons, shown, impact, Permits::default());
@@ -859,10 +888,10 @@ impl Step {
 }
 
 /// Returns the SHA-256 that tells whether something is still what was applied.
-pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Value) -> String {
+pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Tree) -> String {
     // The canonical JSON of these four, without a copy of the inputs.
     let mut text = br#"{"inputs":"#.to_vec();
-    text.append(&mut canonical(inputs));
+    text.extend_from_slice(inputs.text().as_bytes());
     for (key, value) in [("realm", json!(realm)), ("type", json!(kind)), ("version", json!(version))] {
         text.extend_from_slice(format!(",\"{key}\":{value}").as_bytes());
     }

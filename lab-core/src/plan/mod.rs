@@ -32,5 +32,5 @@ pub(crate) use order::verb;
 pub use plan::{Action, After, HeldStep, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
 pub use render::{Line, Tone, render, text};
 pub use resolve::{Outcome, Resolved, Values, resolve};
-pub(crate) use resolve::{known, realm};
+pub(crate) use resolve::{known, known_tree, realm};
 pub use select::{distance, names, nearest};

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Identities are matched over the whole graph before any name is: two machines that swapped names swap records. What
 /// has no identity, or one that nothing recorded has, is matched by its own name, then by the names it had. Where `b` was
 /// `a` and `c` was `b`, both move, unless something recorded is `c` already.
-pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Vec<(Urn, Urn)> {
+pub(super) fn moves(declared: &Declared, graph: &Graph, state: &State) -> Vec<(Urn, Urn)> {
     let mut by_id: BTreeMap<(&str, &str, &str), &Urn> = BTreeMap::new();
     for (urn, record) in &state.records {
         if let Some(id) = recorded_id(record) {
@@ -20,8 +20,7 @@ pub(super) fn moves(declared: &Declared, graph: &Graph<'_>, state: &State) -> Ve
     let mut matched: BTreeMap<&Urn, &Urn> = BTreeMap::new();
     let nodes: Vec<_> = graph.order.iter().map(|n| &declared.nodes[*n]).collect();
     for node in &nodes {
-        let Some(kind) = node.resource() else { continue };
-        let Ok(Some(id)) = kind.id(&node.inputs, &declared.vault) else { continue };
+        let (Some(kind), Some(id)) = (node.resource(), &node.id) else { continue };
         if let Some(urn) = by_id.get(&(kind.name(), node.provider.as_str(), id.0.as_str()))
             && taken.insert(urn)
         {

@@ -181,15 +181,13 @@ pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step>
     let mut position = vec![0; steps.len()];
     order.iter().enumerate().for_each(|(n, old)| position[*old] = n);
     let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    order
-        .into_iter()
-        .filter_map(|old| slots[old].take())
-        .map(|mut step| {
-            step.after.iter_mut().for_each(|after| after.step = position[after.step]);
-            step.after.sort();
-            step
-        })
-        .collect()
+    let mut sorted = Vec::with_capacity(slots.len());
+    for mut step in order.into_iter().filter_map(|old| slots[old].take()) {
+        step.after.iter_mut().for_each(|after| after.step = position[after.step]);
+        step.after.sort();
+        sorted.push(step);
+    }
+    sorted
 }
 
 /// Returns an order in which everything comes after what it needs, the lowest position first among equals (Kahn's

@@ -3,7 +3,7 @@
 use super::diff::Delta;
 use super::order::verb;
 use super::plan::{Action, Plan, Step};
-use crate::model::{Urn, Why, redact};
+use crate::model::{Tree, Urn, Why, redact};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -270,22 +270,22 @@ fn show_delta(delta: &Delta, step: &Step) -> Line {
     let path = delta.path.to_string();
     match (&delta.before, &delta.after) {
         (None, Some(after)) => Line::new(4, Tone::Create, format!("{path}: {}", after_text(after, delta, step))),
-        (Some(before), None) => Line::new(4, Tone::Delete, format!("{path}: {} -> absent", show(before))),
+        (Some(before), None) => Line::new(4, Tone::Delete, format!("{path}: {} -> absent", show(&before.value()))),
         (Some(before), Some(after)) => Line::new(4, Tone::Update, format!("{path}: "))
-            .and(Tone::Delete, show(before))
+            .and(Tone::Delete, show(&before.value()))
             .and(Tone::Plain, " -> ")
             .and(Tone::Create, after_text(after, delta, step)),
         (None, None) => Line::new(4, Tone::Plain, path),
     }
 }
 
-fn after_text(after: &Value, delta: &Delta, step: &Step) -> String {
+fn after_text(after: &Tree, delta: &Delta, step: &Step) -> String {
     match step.unknown.iter().find(|unknown| unknown.path == delta.path) {
         Some(unknown) => {
             let from: Vec<String> = unknown.from.iter().map(Urn::short).collect();
             format!("known after {}", from.join(", "))
         }
-        None => show(after),
+        None => show(&after.value()),
     }
 }
 

@@ -4,8 +4,8 @@ use super::claims::Held;
 use super::make::spec_digest;
 use super::plan::{Action, Step};
 use crate::model::{
-    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Unresolved, Urn, fill,
-    panic_text, put_value, value_at,
+    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Tree, Unresolved, Urn, fill,
+    markers, panic_text, put_value, unknowns, value_at,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub struct Resolved {
     /// What is recorded of it.
     pub spec: Spec,
     /// What the provider is given: the inputs with those that are only sent once.
-    pub inputs: Value,
+    pub inputs: Tree,
     /// What it turned out to be.
     pub outcome: Outcome,
     /// Which outputs may change.
@@ -55,13 +55,17 @@ pub fn resolve(
     let node = declared.node(&step.urn).ok_or("the program does not declare it, which the plan says it does")?;
     let NodeKind::Resource(kind) = &node.kind else { return Err("it is a read, not a resource".into()) };
     let mut spec = step.spec.clone().ok_or("the plan does not say what it becomes")?;
-    spec.inputs = known(&spec.inputs, declared, values)?;
+    spec.inputs = known_tree(&spec.inputs, declared, values)?;
     let mut inputs = spec.inputs.clone();
-    for path in kind.initial() {
-        let path = Path::from(*path);
-        if let Some(value) = value_at(&node.inputs, &path) {
-            put_value(&mut inputs, &path, known(value, declared, values)?);
+    if !kind.initial().is_empty() {
+        let (declares, mut with) = (node.inputs.value(), inputs.value());
+        for path in kind.initial() {
+            let path = Path::from(*path);
+            if let Some(value) = value_at(&declares, &path) {
+                put_value(&mut with, &path, known(value, declared, values)?);
+            }
         }
+        inputs = with.into();
     }
     if !step.realm_known {
         spec.realm = realm(&spec.provider, declared, values)?;
@@ -178,20 +182,34 @@ pub(super) fn inside(made: &Mark) -> String {
 
 /// Returns `value` with everything computed.
 pub(crate) fn known(value: &Value, declared: &Declared, values: &dyn Values) -> Result<Value, String> {
+    known_tree(&value.into(), declared, values).map(|tree| tree.value())
+}
+
+/// Returns `tree` with everything computed.
+pub(crate) fn known_tree(tree: &Tree, declared: &Declared, values: &dyn Values) -> Result<Tree, String> {
     let mut computed = BTreeMap::new();
-    for (path, n) in crate::model::markers(value) {
+    for n in unknowns(tree) {
         let expression = declared.expressions.get(n).ok_or("an output was carried out of its program")?;
         let attempt = catch_unwind(AssertUnwindSafe(|| expression.evaluate(&declared.vault, values)));
-        match attempt {
+        let why = match attempt {
             Ok(Ok(value)) => {
                 computed.insert(n, value);
+                continue;
             }
-            Ok(Err(Unresolved::Unknown(urn))) => {
-                return Err(format!("{path} needs an output of {}, which is not known", urn.short()));
+            Ok(Err(Unresolved::Unknown(urn))) => format!("needs an output of {}, which is not known", urn.short()),
+            Ok(Err(Unresolved::Failed(why))) => format!("cannot be computed: {why}"),
+            Err(panic) => {
+                let path = place(tree, n);
+                return Err(format!("the closure that computes {path} panicked: {}", panic_text(&*panic)));
             }
-            Ok(Err(Unresolved::Failed(why))) => return Err(format!("{path} cannot be computed: {why}")),
-            Err(panic) => return Err(format!("the closure that computes {path} panicked: {}", panic_text(&*panic))),
-        }
+        };
+        return Err(format!("{} {why}", place(tree, n)));
     }
-    Ok(fill(value, &mut |n| computed.get(&n).cloned()))
+    Ok(fill(tree, &mut |n| computed.get(&n).cloned()))
+}
+
+/// Returns where the unknown `n` stands in `tree`.
+fn place(tree: &Tree, n: usize) -> Path {
+    let places = markers(&tree.value());
+    places.into_iter().find(|(_, other)| *other == n).map(|(path, _)| path).unwrap_or_default()
 }

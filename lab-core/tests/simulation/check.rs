@@ -329,7 +329,7 @@ impl Living {
     fn shown(&self, plan: &Plan, ran: &Ran) -> Result<(), Broken> {
         let text = |step: &lab_core::plan::Step, field: &str| {
             let spec = step.spec.as_ref()?;
-            spec.inputs.get(field)?.as_str().map(str::to_owned)
+            spec.inputs.value().get(field)?.as_str().map(str::to_owned)
         };
         let contents = self.lab.world.contents();
         for effect in &contents.effects {
@@ -339,7 +339,8 @@ impl Living {
                 same("text", &effect.text) && same("stand", &effect.stand)
             };
             // What was taken over and never changed bears no mark of ours.
-            let recorded = ran.before.records.values().find(|record| record.spec.inputs["tag"] == effect.tag.as_str());
+            let recorded =
+                ran.before.records.values().find(|record| record.spec.inputs.value()["tag"] == effect.tag.as_str());
             let by = effect.by.as_deref().or(recorded.map(|record| record.mark.0.as_str()));
             let of_it =
                 |step: &lab_core::plan::Step| by.is_some() && step.mark.as_ref().map(|mark| mark.0.as_str()) == by;

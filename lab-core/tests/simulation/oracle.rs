@@ -306,7 +306,7 @@ impl Oracle {
         for line in program.lines.iter().filter(|line| line.kind == Kind::Thing) {
             let tag = &line.tag;
             let record = state.records.iter().find(|(urn, record)| {
-                record.spec.kind == "sim:thing" && record.spec.inputs["tag"] == **tag && urn.name() == line.name
+                record.spec.kind == "sim:thing" && record.spec.inputs.value()["tag"] == **tag && urn.name() == line.name
             });
             let Some((_, record)) = record else { return Err(format!("{tag} is not in the state")) };
             let place = program.place_of(line);
@@ -341,7 +341,9 @@ impl Oracle {
                         Some(Kind::Bundle) => state
                             .records
                             .values()
-                            .find(|record| record.spec.kind == "sim:bundle" && record.spec.inputs["tag"] == **source)
+                            .find(|record| {
+                                record.spec.kind == "sim:bundle" && record.spec.inputs.value()["tag"] == **source
+                            })
                             .map(|record| format!("{HUSH}bundle-{}", record.mark)),
                         _ => {
                             let place = program.line(source).map(|line| program.place_of(line)).unwrap_or_default();

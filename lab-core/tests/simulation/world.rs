@@ -567,7 +567,7 @@ impl Contents {
                 continue;
             }
             let record = state.records.iter().find(|(urn, record)| {
-                urn.name() == needed.name && record.spec.inputs.get("tag").is_some_and(|tag| *tag == *source)
+                urn.name() == needed.name && record.spec.inputs.value().get("tag").is_some_and(|tag| *tag == *source)
             });
             let there = record.is_some_and(|(_, record)| match record.status {
                 Status::Ready => created || record.open.is_none(),
