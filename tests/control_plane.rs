@@ -82,10 +82,11 @@ fn objects(declared: &Declared) -> Vec<Value> {
     let bodies = nodes.filter(|node| node.type_name().starts_with("kubernetes:")).map(|node| {
         // Outputs of other objects are names here.
         let known = |value: &Value| if value.is_object() { Value::from("an-output") } else { value.clone() };
-        let at = |field: &str| node.inputs[field].as_object().cloned().unwrap_or_default().into_iter();
+        let inputs = node.inputs.value();
+        let at = |field: &str| inputs[field].as_object().cloned().unwrap_or_default().into_iter();
         let set: BTreeMap<String, Value> = at("set").map(|(path, value)| (path, known(&value))).collect();
         let secrets = at("secret").map(|(path, _)| (path, Value::from("secret"))).collect();
-        let whole = body::merge(node.inputs["body"].clone(), &set).and_then(|whole| body::merge(whole, &secrets));
+        let whole = body::merge(inputs["body"].clone(), &set).and_then(|whole| body::merge(whole, &secrets));
         body::plain(whole.unwrap())
     });
     bodies.collect()

@@ -310,14 +310,14 @@ async fn work(
 
 /// Returns the operations that made what is down already, or about to go: that is finished whatever the time.
 fn under_way(state: &State) -> BTreeSet<String> {
-    let acts: BTreeSet<&str> = state
+    let acts: BTreeSet<String> = state
         .records
         .values()
         .filter(|record| record.spec.kind == "sim:act")
-        .filter_map(|record| record.spec.inputs["member"].as_str())
+        .filter_map(|record| record.spec.inputs.value()["member"].as_str().map(str::to_owned))
         .collect();
     let begun = state.records.values().filter(|record| {
-        let around = record.spec.inputs["tag"].as_str().is_some_and(|tag| acts.contains(tag));
+        let around = record.spec.inputs.value()["tag"].as_str().is_some_and(|tag| acts.contains(tag));
         record.open.is_some() || record.status != Status::Ready || around
     });
     begun.map(|record| record.mark.0.clone()).chain(state.condemned.keys().map(|mark| mark.0.clone())).collect()
