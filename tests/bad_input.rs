@@ -527,7 +527,7 @@ fn a_certificate_that_has_expired_is_told() {
     assert_ne!(kubeconfig, standing.kubeconfig);
     insta::assert_snapshot!(check_run(elsewhere(kubeconfig), 1), @"
     error: failed to create kubernetes:object books (tests/bad_input.rs:LINE)
-      cause: read v1/Namespace books: no trust between us and the API server: connection error: received fatal alert: CertificateExpired (https://10.69.1.101:6443)
+      cause: read v1/Namespace books: no trust between us and the API server: connection error: received fatal alert: CertificateExpired: the client certificate of the kubeconfig expired at 2020-09-14T12:26:40Z; give its provider a new kubeconfig (https://10.69.1.101:6443)
       try: check the credentials of its provider
     ");
     insta::assert_snapshot!(check_run(elsewhere("kind: Config\n".into()), 1), @"
