@@ -123,7 +123,7 @@ async fn a_real_api_server_takes_every_object_of_every_example() {
         configuration::read("examples/microk8s/dev.toml", &text).unwrap_or_else(|problems| panic!("{problems:?}"));
     let dev = |stack: &Stack| microk8s::microk8s(stack, here);
     let microk8s = Stack::load("microk8s-dev", Some("dev"), vault(), Neighbours::new(), dev).unwrap();
-    for (program, least) in [(homelab, 80), (microk8s, 30)] {
+    for (program, least) in [(homelab, 80), (microk8s, 20)] {
         let plane = ControlPlane::start_api(&assets).await.unwrap();
         let objects = objects(&program);
         assert!(objects.len() > least, "only {} objects", objects.len());

@@ -31,10 +31,23 @@ pub(crate) fn objects(cluster: &Value) -> Vec<String> {
         }
         let mut spec = object["spec"].clone();
         without_lots(&mut spec);
+        if kind == "Node" {
+            without_conditions(&mut spec);
+        }
         let (namespace, name) = (metadata["namespace"].as_str().unwrap_or("-"), &metadata["name"]);
         lines.push(format!("{} {kind} {namespace} {name}: {spec}", object["apiVersion"]));
     }
     lines
+}
+
+/// Leaves out the taints by which a node's conditions keep pods away: whether a node is ready comes and goes.
+fn without_conditions(spec: &mut Value) {
+    let Some(spec) = spec.as_object_mut() else { return };
+    let Some(taints) = spec.get_mut("taints").and_then(Value::as_array_mut) else { return };
+    taints.retain(|taint| !taint["key"].as_str().is_some_and(|key| key.starts_with("node.kubernetes.io/")));
+    if taints.is_empty() {
+        spec.remove("taints");
+    }
 }
 
 fn without_lots(value: &mut Value) {
