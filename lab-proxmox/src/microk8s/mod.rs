@@ -7,7 +7,7 @@
 //! The token needs the rights `VM.GuestAgent.Unrestricted` and `VM.GuestAgent.FileRead` (Proxmox VE 8: `VM.Monitor`).
 //!
 //! Going back after an upgrade: before the first node goes to another minor version, a snapshot of every machine is
-//! taken. With the channel of before and [`Cluster::rollback`], the next `up` stops all machines, sets all of them back
+//! taken. With the channel of before and `Cluster::rollback`, the next `up` stops all machines, sets all of them back
 //! and starts them again: a member alone that is set back would split the history of the datastore. What the cluster has
 //! stored since is lost, and the plan says so.
 
