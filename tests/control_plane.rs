@@ -79,7 +79,7 @@ fn objects(declared: &Declared) -> Vec<Value> {
     assert!(declared.problems.is_empty(), "{:?}", declared.problems);
     let graph = Graph::new(declared);
     let nodes = graph.order.iter().map(|n| &declared.nodes[*n]);
-    let bodies = nodes.filter(|node| node.type_name().starts_with("kubernetes:")).map(|node| {
+    let bodies = nodes.filter(|node| node.type_name() == "kubernetes:object").map(|node| {
         // Outputs of other objects are names here.
         let known = |value: &Value| if value.is_object() { Value::from("an-output") } else { value.clone() };
         let inputs = node.inputs.value();
