@@ -96,7 +96,7 @@ fn same(world: &[String]) -> Result<(), String> {
 }
 
 #[test]
-fn the_home_lab_goes_on_wherever_its_up_stopped() {
+fn the_home_lab_goes_on_over_sockets_wherever_its_up_stopped() {
     let Undisturbed { calls, writes, .. } = undisturbed();
     let next = AtomicUsize::new(0);
     let work = || {
