@@ -74,7 +74,8 @@ fn the_home_lab_comes_up_on_a_real_control_plane_however_often_it_is_stopped() {
 #[test]
 fn a_microk8s_environment_comes_up_on_a_real_control_plane() {
     let Some(assets) = assets("a_microk8s_environment_comes_up_on_a_real_control_plane") else { return };
-    let dev = Dev::new(options(&assets));
+    // What real processes need, they need of the machines' time, too: a deadline of theirs is no shorter than here.
+    let dev = Dev::new(sim::Options { speed: 100, ..options(&assets) });
     dev.run_whole(Verb::Up).unwrap();
     let world = dev.settled().unwrap();
     // An account that only a real controller manager has.
