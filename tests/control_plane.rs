@@ -2,6 +2,10 @@
 //! for the pods. Without one these tests say so and pass; `tests/control-plane/README.md` says how to get one.
 
 mod homelab;
+mod real;
+
+#[path = "../examples/microk8s.rs"]
+#[expect(dead_code, reason = "its `main` is for people")]
 mod microk8s;
 
 use homelab::essence::differences;
@@ -12,23 +16,11 @@ use lab::kube::body;
 use lab::plan::{Graph, Verb};
 use lab::sim::{self, Assets, ControlPlane};
 use lab::{Declared, Neighbours, Stack, Vault, configuration};
-use microk8s::Dev;
+use real::assets;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Returns the binaries of a whole control plane; without them says so past the test runner, which keeps what passes
-/// quiet.
-fn assets(test: &str) -> Option<Assets> {
-    let assets = Assets::find().unwrap().filter(Assets::are_complete);
-    if assets.is_none() {
-        let how = "tests/control-plane/build DIRECTORY makes one; then set KUBEBUILDER_ASSETS=DIRECTORY";
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: there is no real control plane. {how}");
-    }
-    assets
-}
 
 fn options(assets: &Assets) -> sim::Options {
     sim::Options { control_plane: Some(assets.clone()), ..sim::Options::default() }
@@ -69,19 +61,6 @@ fn the_home_lab_comes_up_on_a_real_control_plane_however_often_it_is_stopped() {
     lab.run_whole(Verb::Destroy).expect("destroy");
     let world = lab.world();
     assert_eq!(world["clusters"].as_array().map(Vec::len), Some(0), "{}", world["clusters"]);
-}
-
-#[test]
-fn a_microk8s_environment_comes_up_on_a_real_control_plane() {
-    let Some(assets) = assets("a_microk8s_environment_comes_up_on_a_real_control_plane") else { return };
-    // What real processes need, they need of the machines' time, too: a deadline of theirs is no shorter than here.
-    let dev = Dev::new(sim::Options { speed: 100, ..options(&assets) });
-    dev.run_whole(Verb::Up).unwrap();
-    let world = dev.settled().unwrap();
-    // An account that only a real controller manager has.
-    assert!(world.iter().any(|line| line.contains("deployment-controller")), "{world:#?}");
-    dev.run_whole(Verb::Destroy).unwrap();
-    assert_eq!(dev.world()["clusters"].as_array().map(Vec::len), Some(0));
 }
 
 /// Returns the Kubernetes objects of a program, each after what it needs, whole but for secrets and what only a cluster
@@ -143,7 +122,7 @@ async fn a_real_api_server_takes_every_object_of_every_example() {
     let text = std::fs::read_to_string("examples/microk8s/dev.toml").unwrap();
     let here =
         configuration::read("examples/microk8s/dev.toml", &text).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let dev = |stack: &Stack| microk8s::example::microk8s(stack, here);
+    let dev = |stack: &Stack| microk8s::microk8s(stack, here);
     let microk8s = Stack::load("microk8s-dev", Some("dev"), vault(), Neighbours::new(), dev).unwrap();
     let (homelab, microk8s) = (objects(&homelab), objects(&microk8s));
     // MicroK8s brings cert-manager along, so dev declares neither its namespace nor its kinds; the home lab does, and
