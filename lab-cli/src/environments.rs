@@ -3,10 +3,11 @@
 use crate::configuration;
 use crate::lab::Lab;
 use crate::trouble::Trouble;
-use lab_core::{Declared, Neighbours, ProgramError, Stack, Vault};
+use lab_core::{Declared, Neighbours, ProgramError, Stack, Supply, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What stands for the environment in the name of a configuration file.
 const HOLE: &str = "{env}";
@@ -20,7 +21,7 @@ pub struct Environments {
     load: Box<Load>,
 }
 
-type Load = dyn Fn(&Text<'_>, &str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded>;
+type Load = dyn Fn(&Text<'_>, &str, Option<&str>, Vault, Neighbours, Arc<dyn Supply>) -> Result<Declared, Unloaded>;
 
 /// The text of a configuration file, and what it is called.
 struct Text<'a> {
@@ -74,7 +75,7 @@ impl Lab {
     ) -> Environments {
         Environments {
             name: name.to_owned(),
-            load: Box::new(move |text, stack, env, vault, neighbours| {
+            load: Box::new(move |text, stack, env, vault, neighbours, supply| {
                 let here: C = configuration::read(text.file, text.text).map_err(|problems| {
                     let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
                     let n = problems.len();
@@ -82,7 +83,8 @@ impl Lab {
                     let what = format!("{} has {many}; nothing was planned", text.file);
                     Unloaded::Trouble(Trouble::new(what).because(listed.join("\n")))
                 })?;
-                Stack::load(stack, env, vault, neighbours, |stack| program(stack, here)).map_err(Unloaded::Program)
+                let program = |stack: &Stack| program(stack, here);
+                Stack::load_with(stack, env, vault, neighbours, supply, program).map_err(Unloaded::Program)
             }),
         }
     }
@@ -98,13 +100,13 @@ impl Environments {
         let files = Files { pattern: pattern.to_owned() };
         let (name, load) = (self.name, self.load);
         let read = Files { pattern: pattern.to_owned() };
-        let mut lab = Lab::loading(&name, move |stack, env, vault, neighbours| {
+        let mut lab = Lab::loading(&name, move |stack, env, vault, neighbours, supply| {
             let Some(env) = env else { return Err(Unloaded::Trouble(read.unsaid())) };
             let file = read.file(env);
             let file = file.display().to_string();
             let text = std::fs::read_to_string(&file)
                 .map_err(|error| Unloaded::Trouble(Trouble::new(format!("failed to read {file}")).because(error)))?;
-            load(&Text { file: &file, text: &text }, stack, Some(env), vault, neighbours)
+            load(&Text { file: &file, text: &text }, stack, Some(env), vault, neighbours, supply)
         });
         lab.environments = Some(files);
         lab

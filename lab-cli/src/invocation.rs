@@ -2,12 +2,14 @@
 
 use crate::arguments::{Color, Global};
 use crate::lab::Lab;
+use crate::machine::Machine;
 use crate::screen::Screen;
 use crate::surroundings::{Surroundings, executable};
 use crate::trouble::Trouble;
-use lab_core::Link;
+use lab_core::execute::disk::RealDisk;
 use lab_core::execute::seal::{Ids, KeyFile};
-use lab_core::execute::{Interrupt, KeySource, LabDir, Mounts};
+use lab_core::execute::{Interrupt, KeySource, LabDir, Mounts, Shelf};
+use lab_core::{Link, Supply};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
@@ -16,6 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The clock of a simulated lab that another process runs, as `rehearse --keep` names it.
 pub(crate) const CLOCK_VARIABLE: &str = "LAB_CLOCK";
+
+/// Where in the lab directory lies what was fetched.
+const SHELF: &str = "assets";
 
 /// One call of the command line.
 #[derive(Clone)]
@@ -38,6 +43,11 @@ pub(crate) struct Invocation<'a> {
     keys: Option<KeySource>,
     executable: Option<String>,
     mounts: Option<Mounts>,
+    supply: Option<Arc<dyn Supply>>,
+    /// Where what was fetched is kept.
+    shelf: PathBuf,
+    /// True when the outside is a simulated lab, which has no internet.
+    rehearsing: bool,
 }
 
 impl<'a> Invocation<'a> {
@@ -47,6 +57,7 @@ impl<'a> Invocation<'a> {
             Color::Always => true,
             Color::Never => false,
         };
+        let shelf = global.state.join(SHELF);
         let screen = Screen::new(around.out, around.err, around.terminal, colors, global.json);
         Invocation {
             lab,
@@ -63,15 +74,20 @@ impl<'a> Invocation<'a> {
             keys: around.keys,
             executable: around.executable,
             mounts: around.mounts,
+            supply: around.supply,
+            shelf,
+            rehearsing: false,
         }
     }
 
-    /// Returns the same call on another state, with other keys, to another outside.
+    /// Returns the same call on another state, with other keys, to another outside. What was fetched for the lab is still
+    /// there: it says nothing of the state, and a rehearsal has no network to fetch it again.
     pub(crate) fn elsewhere(&self, state: PathBuf, keys: KeySource, link: Link) -> Invocation<'a> {
         Invocation {
             // Nobody else knows of it.
             global: Global { state, trust_lock: true, ..self.global.clone() },
             ending: false,
+            rehearsing: true,
             link: Some(link),
             keys: Some(keys),
             ..self.clone()
@@ -132,6 +148,26 @@ impl<'a> Invocation<'a> {
                 }
             }
         }
+    }
+
+    /// Returns what the program may use while it declares.
+    pub(crate) fn supply(&self) -> Result<Arc<dyn Supply>, Trouble> {
+        let beyond = match &self.supply {
+            Some(supply) => supply.clone(),
+            None => {
+                let path = self.variables.get("PATH").cloned().unwrap_or_default();
+                let machine = Machine::new(self.link()?, path);
+                let why = || {
+                    let kept = self.shelf.display();
+                    format!(
+                        "nothing is fetched in a rehearsal; `{} preview` fetches it, and keeps it in {kept}",
+                        self.name
+                    )
+                };
+                Arc::new(if self.rehearsing { machine.alone(why()) } else { machine }) as Arc<dyn Supply>
+            }
+        };
+        Ok(Arc::new(Shelf::new(Arc::new(RealDisk::new(&self.shelf)), beyond)))
     }
 
     /// Returns where the keys come from that seal secrets.

@@ -9,13 +9,14 @@ use crate::{drift, import, output, panics, preview, refresh, rehearse, state, up
 use clap::{Arg, CommandFactory, FromArgMatches, value_parser};
 use lab_core::execute::Simulator;
 use lab_core::plan;
-use lab_core::{Declared, Neighbours, ProgramError, Provider, Stack, Vault, Vocabulary};
+use lab_core::{Declared, Neighbours, ProgramError, Provider, Stack, Supply, Vault, Vocabulary};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A named program, ready to be a command line.
 ///
@@ -41,19 +42,19 @@ struct Own {
 /// What the program's own argument is called among the others.
 const OWN: &str = "own";
 
-type Load = dyn Fn(&str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded>;
+type Load = dyn Fn(&str, Option<&str>, Vault, Neighbours, Arc<dyn Supply>) -> Result<Declared, Unloaded>;
 
 impl Lab {
     /// Returns the lab called `name`, which `program` declares.
     pub fn new<T: Serialize>(name: &str, program: impl Fn(&Stack) -> Result<T, ProgramError> + 'static) -> Lab {
-        Lab::loading(name, move |stack, env, vault, neighbours| {
-            Stack::load(stack, env, vault, neighbours, &program).map_err(Unloaded::Program)
+        Lab::loading(name, move |stack, env, vault, neighbours, supply| {
+            Stack::load_with(stack, env, vault, neighbours, supply, &program).map_err(Unloaded::Program)
         })
     }
 
     pub(crate) fn loading(
         name: &str,
-        load: impl Fn(&str, Option<&str>, Vault, Neighbours) -> Result<Declared, Unloaded> + 'static,
+        load: impl Fn(&str, Option<&str>, Vault, Neighbours, Arc<dyn Supply>) -> Result<Declared, Unloaded> + 'static,
     ) -> Lab {
         Lab {
             name: name.to_owned(),
@@ -206,9 +207,10 @@ impl Lab {
         env: Option<&str>,
         vault: Vault,
         neighbours: Neighbours,
+        supply: Arc<dyn Supply>,
     ) -> Result<Declared, Trouble> {
         let known = vault.clone();
-        let attempt = catch_unwind(AssertUnwindSafe(|| (self.load)(stack, env, vault, neighbours)));
+        let attempt = catch_unwind(AssertUnwindSafe(|| (self.load)(stack, env, vault, neighbours, supply)));
         let failed =
             |why: String| Trouble::new("the program failed, so nothing was planned").because(known.scrub(&why));
         let mut declared = match attempt {

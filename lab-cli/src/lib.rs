@@ -28,6 +28,7 @@ mod environments;
 mod import;
 mod invocation;
 mod lab;
+mod machine;
 mod opened;
 mod output;
 mod panics;
@@ -45,6 +46,7 @@ mod up;
 pub use environments::Environments;
 pub use lab::Lab;
 pub use lab_core::ProgramError;
+pub use machine::Machine;
 pub use surroundings::{Surroundings, Transcript};
 
 /// What a program returns: what it declared is known to the stack, what it yields is in here.

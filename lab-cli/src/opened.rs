@@ -96,7 +96,11 @@ impl Opened {
         let link = invocation.link()?;
         let vault = store.vault().clone();
         let (outputs, foreign) = execute::neighbours(&*dir.disk(), &dir.stacks()?, &stack, &keys, &vault)?;
-        let mut declared = invocation.lab.load(&stack, invocation.global.env.as_deref(), vault, outputs)?;
+        let mut declared = {
+            let _loading = invocation.screen.busy("loading the program");
+            let (env, supply) = (invocation.global.env.as_deref(), invocation.supply()?);
+            invocation.lab.load(&stack, env, vault, outputs, supply)?
+        };
         adapt(&mut declared)?;
         let ledger = Ledger::new(store, link.clock.clone());
         Ok(Opened { declared: Arc::new(declared), ledger, link, keys, foreign, _lock: lock })

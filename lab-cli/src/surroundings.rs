@@ -1,8 +1,8 @@
 //! What a command line finds around it: streams, a person, variables, the network, itself.
 
-use lab_core::Link;
 use lab_core::execute::seal::Ids;
 use lab_core::execute::{Interrupt, KeySource, Mounts};
+use lab_core::{Link, Supply};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -34,6 +34,9 @@ pub struct Surroundings {
     pub mounts: Option<Mounts>,
     /// Where the ids of operations come from.
     pub ids: Arc<Ids>,
+    /// What a program may use while it declares, beside what is kept in the lab directory; `None` for this
+    /// [`Machine`](crate::Machine).
+    pub supply: Option<Arc<dyn Supply>>,
     /// How a run is interrupted; `None` for ^C.
     pub interrupt: Option<Interrupt>,
     /// True when the process ends with the command line: memory is then left to the system, all at once.
@@ -76,6 +79,7 @@ impl Surroundings {
             executable: None,
             mounts: None,
             ids: Arc::new(Ids::random()),
+            supply: None,
             interrupt: None,
             ending: true,
         }
@@ -97,6 +101,7 @@ impl Surroundings {
             executable: None,
             mounts: None,
             ids: Arc::new(Ids::random()),
+            supply: None,
             interrupt: None,
             ending: false,
         };

@@ -17,6 +17,7 @@ mod rotate;
 mod run;
 mod saved;
 pub mod seal;
+mod shelf;
 mod simulator;
 mod store;
 
@@ -30,5 +31,6 @@ pub use progress::{Progress, STREAM, Sink, silent};
 pub use rotate::{Rotated, rotate};
 pub use run::{Failure, Interrupt, Options, Report, execute};
 pub use saved::{Refused, SavedPlan, state_digest};
+pub use shelf::Shelf;
 pub use simulator::{Simulated, Simulator};
 pub use store::{KeySource, Look, Store, StoreError};

@@ -52,6 +52,9 @@ pub struct Declared {
     pub outputs: Value,
     /// What is wrong with it, all of it.
     pub problems: Vec<(Place, String)>,
+    /// True when something could not be had that the program is made with. Then it declares less than it says, and what
+    /// it does not declare is not known to go.
+    pub lacking: bool,
     /// Outputs of other stacks that it read: the stack and the digest of what was read.
     pub reads: BTreeMap<String, String>,
     /// Every type it knows.

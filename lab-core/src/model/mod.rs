@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness.
 
+mod asset;
 mod claim;
 mod declare;
 mod erased;
@@ -22,6 +23,7 @@ mod value;
 pub(crate) mod value_diff;
 mod window;
 
+pub use asset::{Argument, Asset, Call, NoSupply, Ran, RunError, Supply};
 pub use claim::{Claim, Hold, Lock};
 pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
 pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Nature, Types, Vocabulary};
@@ -36,7 +38,9 @@ pub use provider::{
     Resource, Result, Step, Why,
 };
 pub use rolling::{Act, Gate, Group, Rolling, When};
-pub use scope::{Component, Declare, DeclareComponent, Handle, Neighbour, Neighbours, ProgramError, Scope, Stack};
+pub use scope::{
+    Component, Declare, DeclareComponent, Handle, Neighbour, Neighbours, Prerequisite, ProgramError, Scope, Stack,
+};
 pub use secret::Secret;
 pub use state::{
     Begun, Condemned, Deed, Ended, Event, Illegal, Made as MadeRecord, Mark, Open, ProviderRecord, Record, Run, Spec,

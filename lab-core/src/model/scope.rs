@@ -1,5 +1,6 @@
 //! How a program declares: a stack, scopes on it, resources and components in a scope.
 
+use super::asset::{NoSupply, Supply};
 use super::declare::{Declared, Index, Node, NodeKind, Place, ProviderNode};
 use super::erased::{self, ErasedQuery, Vocabulary};
 use super::output::Output;
@@ -25,6 +26,7 @@ pub struct Stack {
     neighbours: Neighbours,
     expressions: Expressions,
     vault: Vault,
+    supply: Arc<dyn Supply>,
     // Not a `RefCell`: a closure that declares is then refused for what it borrows, which is the truth, and not for
     // what threads may not share.
     draft: Mutex<Draft>,
@@ -37,6 +39,7 @@ struct Draft {
     groups: BTreeMap<String, Rolling>,
     windows: Windows,
     problems: Vec<(Place, String)>,
+    lacking: bool,
     reads: BTreeMap<String, String>,
     vocabulary: Vocabulary,
     taken: BTreeMap<Urn, Place>,
@@ -92,12 +95,24 @@ impl<E: std::error::Error> From<E> for ProgramError {
 
 impl Stack {
     /// Runs `program` on an empty stack and returns what it declared. `neighbours` are the other stacks of the lab
-    /// directory.
+    /// directory. Nothing from outside is within its reach.
     pub fn load<T: Serialize>(
         name: &str,
         env: Option<&str>,
         vault: Vault,
         neighbours: Neighbours,
+        program: impl FnOnce(&Stack) -> Result<T, ProgramError>,
+    ) -> Result<Declared, ProgramError> {
+        Stack::load_with(name, env, vault, neighbours, Arc::new(NoSupply), program)
+    }
+
+    /// Runs `program` as [`Stack::load`] does, with what it may ask of its outside.
+    pub fn load_with<T: Serialize>(
+        name: &str,
+        env: Option<&str>,
+        vault: Vault,
+        neighbours: Neighbours,
+        supply: Arc<dyn Supply>,
         program: impl FnOnce(&Stack) -> Result<T, ProgramError>,
     ) -> Result<Declared, ProgramError> {
         Urn::valid_part(name).map_err(ProgramError::new)?;
@@ -107,9 +122,10 @@ impl Stack {
             neighbours,
             expressions: Arc::new(Mutex::new(Vec::new())),
             vault,
+            supply,
             draft: Mutex::default(),
         };
-        let returned = program(&stack)?;
+        let returned = program(&stack).map_err(|error| stack.explained(error))?;
         let outputs = {
             let _session = value::Session::open(&stack.vault, Some(stack.expressions.clone()));
             serde_json::to_value(&returned)
@@ -126,6 +142,7 @@ impl Stack {
             expressions,
             outputs,
             problems: draft.problems,
+            lacking: draft.lacking,
             reads: draft.reads,
             vocabulary: draft.vocabulary,
             vault: stack.vault,
@@ -276,6 +293,27 @@ impl Stack {
         self.draft().problems.push((place, message));
     }
 
+    /// Reports that something could not be had which the program is made with.
+    pub(super) fn lack(&self, place: Place, message: String) {
+        let mut draft = self.draft();
+        draft.problems.push((place, message));
+        draft.lacking = true;
+    }
+
+    /// A program that fails because it was given less than it is made with fails for that reason.
+    fn explained(&self, error: ProgramError) -> ProgramError {
+        let draft = self.draft();
+        if !draft.lacking {
+            return error;
+        }
+        let problems = draft.problems.iter().map(|(place, problem)| format!("{problem} ({place})\n"));
+        ProgramError { message: format!("{}{}", problems.collect::<String>(), error.message), ..error }
+    }
+
+    pub(super) fn supply(&self) -> &dyn Supply {
+        &*self.supply
+    }
+
     /// Keeps the URN for this declaration; a second one of the same name is a problem.
     fn take(&self, urn: &Urn, place: &Place) {
         let mut draft = self.draft();
@@ -418,15 +456,15 @@ impl<P: Provider> Declare<'_, P> {
         self
     }
 
-    /// Comes after another resource is ready, though no input says so.
-    pub fn depends_on<O>(mut self, other: &Handle<O>) -> Self {
-        self.options.after.push((other.urn.clone(), EdgeKind::After));
+    /// Comes after another resource is ready, or all that a component has declared, though no input says so.
+    pub fn depends_on(mut self, other: &(impl Prerequisite + ?Sized)) -> Self {
+        self.options.after.extend(other.urns().into_iter().map(|urn| (urn, EdgeKind::After)));
         self
     }
 
     /// Comes after another resource exists, ready or not.
-    pub fn after_created<O>(mut self, other: &Handle<O>) -> Self {
-        self.options.after.push((other.urn.clone(), EdgeKind::Created));
+    pub fn after_created(mut self, other: &(impl Prerequisite + ?Sized)) -> Self {
+        self.options.after.extend(other.urns().into_iter().map(|urn| (urn, EdgeKind::Created)));
         self
     }
 
@@ -544,9 +582,9 @@ impl<P: Provider> DeclareComponent<'_, P> {
         self
     }
 
-    /// Makes everything in it come after another resource is ready.
-    pub fn depends_on<O>(mut self, other: &Handle<O>) -> Self {
-        self.options.after.push((other.urn.clone(), EdgeKind::After));
+    /// Makes everything in it come after another resource is ready, or all that a component has declared.
+    pub fn depends_on(mut self, other: &(impl Prerequisite + ?Sized)) -> Self {
+        self.options.after.extend(other.urns().into_iter().map(|urn| (urn, EdgeKind::After)));
         self
     }
 
@@ -580,6 +618,22 @@ impl<P: Provider> DeclareComponent<'_, P> {
             kind: PhantomData,
         };
         component.declare(&inner)
+    }
+}
+
+/// What others can come after: a resource, or all that a component has declared.
+#[diagnostic::on_unimplemented(
+    message = "nothing can be declared to come after `{Self}`",
+    note = "it comes after the handle of a resource or of a component: `.depends_on(&handle)`"
+)]
+pub trait Prerequisite {
+    /// Returns the URNs of the resources.
+    fn urns(&self) -> Vec<Urn>;
+}
+
+impl<O> Prerequisite for Handle<O> {
+    fn urns(&self) -> Vec<Urn> {
+        vec![self.urn.clone()]
     }
 }
 

@@ -56,6 +56,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
                 expressions: declared.expressions.clone(),
                 outputs: Value::Null,
                 problems: Vec::new(),
+                lacking: false,
                 reads: declared.reads.clone(),
                 windows: declared.windows.clone(),
                 vocabulary: declared.vocabulary.clone(),
@@ -112,7 +113,10 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         }
     }
     roll::acts(&mut planner);
-    planner.leftovers(request.verb);
+    // Of a declaration that lacks something, which is a problem already, nobody can say what has left it.
+    if !declared.lacking {
+        planner.leftovers(request.verb);
+    }
     planner.held.sort_by(|a, b| a.urn.cmp(&b.urn));
     let clashes = claims::clashes(&planner.held, &request.foreign);
     planner.problems.extend(clashes);

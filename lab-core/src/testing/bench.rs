@@ -7,7 +7,9 @@ use crate::execute::seal::{Ids, Keys};
 use crate::execute::{
     Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, Store, execute, neighbours, observe, settle,
 };
-use crate::model::{Clock, Declared, Link, Neighbours, ProgramError, Stack, State, Vault, Vocabulary};
+use crate::model::{
+    Clock, Declared, Link, Neighbours, NoSupply, ProgramError, Stack, State, Supply, Vault, Vocabulary,
+};
 use crate::plan::{self, Observations, Plan, Request, Verb};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,7 @@ pub struct Bench {
     vocabulary: Vocabulary,
     keeps_frames: bool,
     keys: Keys,
+    supply: Arc<dyn Supply>,
 }
 
 /// How one run on a bench is disturbed.
@@ -73,6 +76,7 @@ impl Bench {
             vocabulary: Vocabulary::default(),
             keeps_frames: false,
             keys: Keys::fixed(),
+            supply: Arc::new(NoSupply),
         }
     }
 
@@ -135,6 +139,12 @@ impl Bench {
     /// Returns the same bench with other keys than [`Keys::fixed`].
     pub fn with_keys(mut self, keys: Keys) -> Bench {
         self.keys = keys;
+        self
+    }
+
+    /// Returns the same bench with programs that may ask this of their outside; without it everything is refused.
+    pub fn supplied(mut self, supply: impl Supply + 'static) -> Bench {
+        self.supply = Arc::new(supply);
         self
     }
 
@@ -213,7 +223,8 @@ impl Bench {
         program: impl Fn(&Stack) -> Result<T, ProgramError>,
     ) -> Result<Declared, ProgramError> {
         let (outputs, _) = self.neighbours(vault)?;
-        let mut declared = Stack::load(&self.name, self.env.as_deref(), vault.clone(), outputs, program)?;
+        let (env, supply) = (self.env.as_deref(), self.supply.clone());
+        let mut declared = Stack::load_with(&self.name, env, vault.clone(), outputs, supply, program)?;
         declared.vocabulary.merge(&self.vocabulary);
         Ok(declared)
     }

@@ -19,12 +19,14 @@
 mod bench;
 mod distant;
 pub mod fuzz;
+mod pantry;
 mod search;
 mod thing;
 mod world;
 
 pub use bench::{Bench, Trial};
 pub use distant::Server;
+pub use pantry::Pantry;
 pub use search::{Leak, Search};
 pub use thing::{Memory, Ping, Thing, ThingOutputs};
 pub use world::{Item, World};
