@@ -172,7 +172,7 @@ fn slot<'a>(body: &'a mut Value, pointer: &str) -> Result<&'a mut Value, BodyErr
     Ok(here)
 }
 
-fn tokens(pointer: &str) -> Option<Vec<String>> {
+pub(crate) fn tokens(pointer: &str) -> Option<Vec<String>> {
     let unescape = |token: &str| {
         let plain = token.replace("~1", "/");
         let stray = token.replace("~0", "").replace("~1", "").contains('~');

@@ -6,12 +6,13 @@
 //! ([`kinds`]), what a change means ([`immutable`], [`impact`]), when an object is ready ([`readiness`]), what a
 //! request looks like ([`request`]) and what a refusal means ([`errors`]). The effects: [`Client`], and how it finds,
 //! applies and deletes an object ([`lab_core::Resource`] for [`Object`]). The custom kinds that the add-ons use stand in
-//! [`crds`].
+//! [`crds`]. Manifests and charts of somebody else's become objects by [`ManifestBundle`] and [`HelmChart`].
 //!
 //! Deliberately not here: kube and k8s-openapi types in any signature. Both break with every Kubernetes release, so
 //! an object is anything that serialises to one.
 
 pub mod body;
+pub mod bundle;
 mod claims;
 pub mod client;
 pub mod crds;
@@ -32,6 +33,7 @@ pub mod request;
 mod resource;
 
 pub use body::BodyError;
+pub use bundle::{Bundle, Chart, HelmChart, ManifestBundle};
 pub use client::Client;
 pub use errors::{Class, Effect, Error, Problem};
 pub use existing::Existing;

@@ -11,7 +11,6 @@
 mod control_plane;
 mod faults;
 pub mod kube;
-mod kubernetes;
 pub mod proxmox;
 mod proxy;
 mod rack;

@@ -8,6 +8,7 @@ mod foreign;
 mod grpc;
 mod kubeconfig;
 pub(crate) mod kubelet;
+pub(crate) mod kubernetes;
 pub(crate) mod life;
 pub(crate) mod node;
 mod resources;
