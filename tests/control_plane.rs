@@ -2,6 +2,7 @@
 //! for the pods. Without one these tests say so and pass; `tests/control-plane/README.md` says how to get one.
 
 mod homelab;
+mod real;
 
 #[path = "../examples/microk8s.rs"]
 #[expect(dead_code, reason = "its `main` is for people")]
@@ -15,22 +16,11 @@ use lab::kube::body;
 use lab::plan::{Graph, Verb};
 use lab::sim::{self, Assets, ControlPlane};
 use lab::{Declared, Neighbours, Stack, Vault, configuration};
+use real::assets;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Returns the binaries of a whole control plane; without them says so past the test runner, which keeps what passes
-/// quiet.
-fn assets(test: &str) -> Option<Assets> {
-    let assets = Assets::find().unwrap().filter(Assets::are_complete);
-    if assets.is_none() {
-        let how = "tests/control-plane/build DIRECTORY makes one; then set KUBEBUILDER_ASSETS=DIRECTORY";
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: there is no real control plane. {how}");
-    }
-    assets
-}
 
 fn options(assets: &Assets) -> sim::Options {
     sim::Options { control_plane: Some(assets.clone()), ..sim::Options::default() }

@@ -11,6 +11,7 @@
 mod control_plane;
 mod faults;
 pub mod kube;
+mod kubernetes;
 pub mod proxmox;
 mod proxy;
 mod rack;

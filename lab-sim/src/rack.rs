@@ -112,8 +112,8 @@ pub struct Options {
     pub speed: u32,
     /// What goes wrong.
     pub faults: Faults,
-    /// The binaries of a real control plane, which then runs the Talos clusters instead of the embedded stand-in. It takes
-    /// its time: while one runs, ten simulated seconds pass in a second, and no more.
+    /// The binaries of a real control plane, which then runs the clusters instead of the embedded stand-in. It takes its
+    /// time: while one runs, ten simulated seconds pass in a second, and no more.
     pub control_plane: Option<Assets>,
 }
 

@@ -281,7 +281,7 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
         simulated.extend(["the Talos machine API", "etcd membership"]);
         absent.push("the add-ons Talos brings along (CoreDNS, Flannel, kube-proxy)");
     }
-    let slow = match options.control_plane.as_ref().filter(|_| !rack.machines.is_empty()) {
+    let slow = match &options.control_plane {
         None => "",
         Some(assets) => {
             lines.push(format!(
@@ -295,8 +295,7 @@ fn summary(rack: &Rack, options: &Options) -> Vec<String> {
         simulated.extend(["the Proxmox API", "what its guests do at their first boot", "how MicroK8s joins"]);
         absent.push("what is inside MicroK8s' add-ons");
     }
-    // Under MicroK8s it is always the embedded one.
-    if slow.is_empty() || !rack.proxmox.is_empty() {
+    if slow.is_empty() {
         simulated.push("the Kubernetes API");
     }
     lines.push(format!(

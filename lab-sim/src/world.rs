@@ -37,11 +37,27 @@ pub(crate) struct World {
     /// What a cluster's own control plane is run with, instead of the stand-in.
     pub(crate) control_plane: Option<Assets>,
     speed: u32,
+    /// How many [`Slow`] there are.
+    slow: Mutex<usize>,
     etcds: Mutex<Vec<Arc<Etcd>>>,
     born: AtomicU64,
     numbers: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
     this: std::sync::Weak<World>,
+}
+
+/// A time in which real processes do a part of the work.
+pub(crate) struct Slow(std::sync::Weak<World>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let Some(world) = self.0.upgrade() else { return };
+        let mut slow = world.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        *slow -= 1;
+        if *slow == 0 {
+            world.clock.run_at(world.speed);
+        }
+    }
 }
 
 impl World {
@@ -60,6 +76,7 @@ impl World {
             nfs: rack.nfs.clone(),
             control_plane: options.control_plane.clone(),
             speed: options.speed,
+            slow: Mutex::default(),
             etcds: Mutex::default(),
             born: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
@@ -91,6 +108,14 @@ impl World {
         }
     }
 
+    /// Lets time go by more slowly until all that this returned is dropped.
+    pub(crate) fn slow_down(&self) -> Slow {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        *slow += 1;
+        self.clock.run_at(REAL.min(self.speed));
+        Slow(self.this.clone())
+    }
+
     /// Returns a number that was not returned before.
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -109,9 +134,6 @@ impl World {
     ) -> Arc<Etcd> {
         let number = self.born.fetch_add(1, Ordering::Relaxed) + 1;
         let kubernetes = kubelet::kubernetes(self, config, number, control_plane);
-        if kubernetes.is_real() {
-            self.clock.run_at(REAL.min(self.speed));
-        }
         let etcd = Arc::new(Etcd::bootstrapped(number, config, kubernetes, first));
         self.etcds.lock().unwrap_or_else(PoisonError::into_inner).push(etcd.clone());
         etcd
@@ -129,12 +151,7 @@ impl World {
             .values()
             .filter_map(|node| node.state().disk.etcd.as_ref().map(|(etcd, _)| etcd.number))
             .collect();
-        let mut etcds = self.etcds.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_real = etcds.iter().any(|etcd| etcd.kubernetes.is_real());
-        etcds.retain(|etcd| held.contains(&etcd.number));
-        if was_real && !etcds.iter().any(|etcd| etcd.kubernetes.is_real()) {
-            self.clock.run_at(self.speed);
-        }
+        self.etcds.lock().unwrap_or_else(PoisonError::into_inner).retain(|etcd| held.contains(&etcd.number));
     }
 
     /// Returns the cluster whose Kubernetes API a machine with this configuration finds: the one behind its endpoint,

@@ -3,7 +3,9 @@
 use super::channel::{Addon, Channel};
 use crate::client::{Client, Error as Failed, Problem};
 use crate::provider::Proxmox;
-use lab_core::{Change, Error, Found, Impact, Made, Op, Order, Owner, Path, Query, Resource, Result, Secret, Step};
+use lab_core::{
+    Change, Class, Error, Found, Impact, Made, Op, Order, Owner, Path, Query, Resource, Result, Secret, Step,
+};
 use rand::RngCore;
 use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
@@ -294,7 +296,15 @@ impl Resource<Proxmox> for Member {
         let drain = drain(name);
         let remove = [MICROK8S, "remove-node", name, "--force"];
         let command: &[&str] = if stage == Stage::Drain { &drain } else { &remove };
-        match run(client, at, command).await? {
+        let came = match run(client, at, command).await {
+            // The machine that was asked has gone meanwhile, as it does when the whole cluster goes.
+            Err(error) if error.class == Class::Gone => {
+                let why = format!("VM {vmid} is gone: another member is asked");
+                return Ok(Step::next(Value::Null, why, Duration::ZERO));
+            }
+            came => came?,
+        };
+        match came {
             Came::On(step) => Ok(step),
             // Pods that have nowhere to go do not keep a node.
             Came::Ended(..) if stage == Stage::Drain => {

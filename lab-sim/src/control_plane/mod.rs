@@ -111,8 +111,8 @@ enum Scope {
 pub(crate) struct Membership {
     /// The certificate and the key of its authority, as PEM: whom its clients trust, and what it signs with.
     pub(crate) authority: (String, String),
-    /// The key that its service accounts' tokens are signed with, as PEM.
-    pub(crate) service_accounts: String,
+    /// The RSA key that its service accounts' tokens are signed with, as PEM; one of this control plane's own if none.
+    pub(crate) service_accounts: Option<String>,
     /// Where those tokens are from.
     pub(crate) issuer: String,
     /// The range of its services' addresses.
@@ -393,10 +393,10 @@ impl ControlPlane {
             None => (own, own.0.clone()),
             Some(cluster) => (&cluster.authority, format!("{}{}", own.0, cluster.authority.0)),
         };
-        let (service_key, service_public) = match cluster {
+        let (service_key, service_public) = match cluster.and_then(|cluster| cluster.service_accounts.as_ref()) {
             // Of an elliptic curve, the API server reads the public key only from a file of its own.
             None => (&credentials.service_accounts.0, &credentials.service_accounts.1),
-            Some(cluster) => (&cluster.service_accounts, &cluster.service_accounts),
+            Some(key) => (key, key),
         };
         Ok(Files {
             authority: self.file("ca.crt", &authority.0)?,

@@ -4,7 +4,7 @@
 //! here prevents two of them for one set of machines: a second bootstrap makes a second cluster, as in life.
 
 use super::config::Config;
-use super::kubernetes::Kubernetes;
+use crate::kubernetes::Kubernetes;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};

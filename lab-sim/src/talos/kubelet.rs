@@ -2,12 +2,12 @@
 
 use super::config::{Config, Role};
 use super::etcd::Etcd;
-use super::kubernetes::{self, Kubernetes};
 use super::life::tag;
 use super::node::{Kubelet, Node};
-use super::verbs::timestamp;
-use crate::control_plane::Assets;
-use crate::kube;
+use crate::control_plane::{Assets, Membership};
+use crate::kube::controllers::Settings;
+use crate::kube::{self, Faults};
+use crate::kubernetes::{self, Kubernetes};
 use crate::proxy::Dial;
 use crate::tls::{self, Authority, Clients, Leaf, Purpose};
 use crate::world::World;
@@ -29,21 +29,47 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(crate) fn kubernetes(world: &Arc<World>, config: &Config, number: u64, real: Option<&Assets>) -> Kubernetes {
     // A request is counted at the machine behind the endpoint: which one answered it is of no interest.
     let address = world.resolve(config.endpoint_host()).unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let faults = kubernetes::faults(world, address);
+    let faults = faults(world, address);
     if let Some(assets) = real {
-        return Kubernetes::real(config, address, assets.clone(), faults, world.clock.clone());
+        return Kubernetes::real(world, membership(config, address), assets.clone(), faults, Settings::default());
     }
     let version = config.text("cluster.apiServer.image").map_or_else(|| "v1.34.1".to_owned(), tag);
     let mut options = kube::Options::new(version, world.clock.clone());
     options.seed = world.seed.wrapping_add(number);
     let api = kube::Api::new(options);
     let authority = config.kubernetes_authority().and_then(|(certificate, _)| tls::decode_pem(certificate).ok());
-    api.start_controllers(kube::controllers::Settings {
-        authority: authority.unwrap_or_default(),
-        ..kube::controllers::Settings::default()
-    });
+    api.start_controllers(Settings { authority: authority.unwrap_or_default(), ..Settings::default() });
     api.inject(faults);
     Kubernetes::StandIn(api)
+}
+
+/// Returns what a real control plane is told of the cluster that it is one of.
+fn membership(config: &Config, address: IpAddr) -> Result<Membership, String> {
+    let (certificate, key) = config.kubernetes_authority().ok_or("the configuration has no Kubernetes authority")?;
+    let key = key.ok_or("the Kubernetes authority has no key")?;
+    let accounts =
+        config.text("cluster.serviceAccount.key").ok_or("the configuration has no key of service accounts")?;
+    Ok(Membership {
+        authority: (tls::decode_pem(certificate)?, tls::decode_pem(key)?),
+        service_accounts: Some(tls::decode_pem(accounts)?),
+        issuer: config.endpoint().to_owned(),
+        services: config.texts("cluster.network.serviceSubnets").into_iter().next().unwrap_or("10.96.0.0/12".into()),
+        address,
+    })
+}
+
+/// What is asked before every request of a client; see [`World::injector`].
+fn faults(world: &Arc<World>, address: IpAddr) -> Arc<Faults> {
+    let world = Arc::downgrade(world);
+    Arc::new(move |method: &str, path: &str| {
+        let Some(world) = world.upgrade() else { return kube::Fault::DropBefore };
+        let fault = world.injector.consult(address, &format!("{method} {path}"));
+        kubernetes::suffered(fault, |again| {
+            if let Some(node) = world.at(address) {
+                node.power_loss(&world, again);
+            }
+        })
+    })
 }
 
 /// Serves the API of a cluster on one of its control planes.
@@ -61,7 +87,7 @@ pub(crate) fn serve(world: Arc<World>, node: Arc<Node>, etcd: Arc<Etcd>) -> Dial
                 }
             };
             tokio::select! {
-                () = connection.as_mut() => return,
+                _ = connection.as_mut() => return,
                 () = gone => return,
                 _ = cuts.changed() => {}
             }
@@ -172,7 +198,7 @@ pub(crate) async fn report(node: &Node, world: &World, etcd: &Etcd, config: &Con
         "False" => ("KubeletNotReady", "container runtime network not ready"),
         _ => ("NodeStatusUnknown", "Kubelet stopped posting node status."),
     };
-    let now = kube_time(world.clock.now());
+    let now = kubernetes::time(world.clock.now());
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         json!({
             "type": kind, "status": status, "reason": reason, "message": message,
@@ -223,28 +249,14 @@ async fn insist(world: &World, etcd: &Etcd, method: &str, target: &str, agent: &
     }
 }
 
-/// Sends the node's heartbeats for as long as this is not dropped. The stand-in does not miss them.
+/// Sends the node's heartbeats for as long as this is not dropped.
 pub(crate) async fn beat(node: &Node, etcd: Weak<Etcd>, config: &Config) {
     let name = node.hostname_of(config);
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=kubelet");
     while let Some(etcd) = etcd.upgrade().filter(|etcd| etcd.kubernetes.is_real()) {
-        let spec = json!({
-            "holderIdentity": name, "leaseDurationSeconds": 40,
-            // A real controller manager goes by the wall's clock.
-            "renewTime": kube_time(SystemTime::now()).replace('Z', ".000000Z"),
-        });
-        let metadata = json!({"name": name, "namespace": "kube-node-lease"});
-        let lease =
-            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec});
-        etcd.kubernetes.request("PATCH", &path, "kubelet", &lease).await;
+        etcd.kubernetes.beat(&name).await;
         drop(etcd);
         tokio::time::sleep(BEAT).await;
     }
-}
-
-/// Writes a time as Kubernetes does, to the second.
-fn kube_time(time: SystemTime) -> String {
-    prost_types::Timestamp { nanos: 0, ..timestamp(time) }.to_string()
 }
 
 /// The machine went down: after a while its cluster calls the node unknown, unless it is back.

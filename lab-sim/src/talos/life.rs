@@ -216,8 +216,11 @@ async fn run(node: &Arc<Node>, world: &Arc<World>, config: Config, stands: bool)
     if config.role() == Role::ControlPlane {
         pause(STATIC_PODS).await;
         let own = node.state().disk.etcd.clone();
-        if let Some((etcd, _)) = own {
-            etcd.kubernetes.up().await;
+        if let Some((etcd, _)) = own
+            && etcd.kubernetes.up().await.is_err()
+        {
+            // The machine says why, where it says what keeps it from being ready.
+            std::future::pending::<()>().await;
         }
         node.change(|state| state.api = true);
     }

@@ -8,7 +8,6 @@ mod foreign;
 mod grpc;
 mod kubeconfig;
 pub(crate) mod kubelet;
-pub(crate) mod kubernetes;
 pub(crate) mod life;
 pub(crate) mod node;
 mod resources;

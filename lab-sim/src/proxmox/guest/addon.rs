@@ -72,7 +72,7 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
             Err(Outcome::not_simulated("enable metallb without a range: it would wait for an answer"))
         }
         "metallb" => {
-            definitions(api, "metallb.io").await;
+            definitions(api, "metallb.io").await?;
             workload(api, "Deployment", "metallb-system", "controller", "quay.io/metallb/controller:v0.15.2").await;
             workload(api, "DaemonSet", "metallb-system", "speaker", "quay.io/metallb/speaker:v0.15.2").await;
             let ranges: Vec<&str> = argument.split(',').collect();
@@ -96,7 +96,7 @@ pub(super) async fn enable(api: &Api, channel: &str, name: &str, argument: &str)
             Ok(())
         }
         "cert-manager" if plain => {
-            definitions(api, "cert-manager.io").await;
+            definitions(api, "cert-manager.io").await?;
             for (name, image) in [
                 ("cert-manager", "quay.io/jetstack/cert-manager-controller:v1.19.1"),
                 ("cert-manager-cainjector", "quay.io/jetstack/cert-manager-cainjector:v1.19.1"),
@@ -137,11 +137,11 @@ async fn metrics(api: &Api) {
 
 async fn put(api: &Api, collection: &str, object: &Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    api.call("PATCH", &format!("{collection}/{name}?fieldManager=microk8s&force=true"), object).await;
+    api.tell("PATCH", format!("{collection}/{name}?fieldManager=microk8s&force=true"), object).await;
 }
 
 /// Puts the custom resource definitions of a group in, and waits until they are served.
-async fn definitions(api: &Api, group: &str) {
+async fn definitions(api: &Api, group: &str) -> Result<(), Outcome> {
     let mut text = String::new();
     let packed = include_bytes!("../data/crds.yaml.gz").as_slice();
     GzDecoder::new(packed).read_to_string(&mut text).expect("the definitions in this crate are readable");
@@ -151,17 +151,13 @@ async fn definitions(api: &Api, group: &str) {
         .collect();
     for definition in documents.iter().filter(|definition| definition["spec"]["group"] == group) {
         put(api, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
-        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-        let served = async || {
-            let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
-            let (_, there) = api.call("GET", &path, &Value::Null).await;
-            let conditions = there["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
-        };
-        while !served().await {
+        let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let collection = format!("/apis/{group}/{}/{}", text("/spec/versions/0/name"), text("/spec/names/plural"));
+        while api.ask(&collection).await.map_err(|problem| Outcome::failed(1, problem))?.0 != 200 {
             api.clock().sleep(Duration::from_secs(1)).await;
         }
     }
+    Ok(())
 }
 
 async fn workload(api: &Api, kind: &str, namespace: &str, name: &str, image: &str) {

@@ -95,8 +95,8 @@ impl Cluster {
             STANDARD.encode(&issued.certificate_pem),
             STANDARD.encode(&issued.key_pem),
         );
-        let pem = tls::decode_pem(&certificate).unwrap_or_default();
-        let api = Api::start(system, number, version(channel), pem)?;
+        let pem = (tls::decode_pem(&certificate)?, tls::decode_pem(&key)?);
+        let api = Api::new(system, number, version(channel), pem)?;
         let sans = launch["extraSANs"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
         let cluster = Arc::new(Cluster {
             number,
@@ -113,6 +113,7 @@ impl Cluster {
                 clock.sleep(HEARTBEAT).await;
                 let Some(cluster) = weak.upgrade() else { return };
                 cluster.heartbeat(clock.now()).await;
+                cluster.beat().await;
             }
         });
         Ok(cluster)
@@ -179,7 +180,7 @@ impl Cluster {
                 "microk8s.io/cluster": "true", "node.kubernetes.io/microk8s-controlplane": "microk8s-controlplane",
             });
             let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
-            self.api.call("PATCH", &format!("/api/v1/nodes/{name}?fieldManager=kubelet&force=true"), &node).await;
+            self.api.tell("PATCH", format!("/api/v1/nodes/{name}?fieldManager=kubelet&force=true"), &node).await;
             let status = if ready { "True" } else { "Unknown" };
             let time = prost_types::Timestamp { seconds: i64::try_from(seconds(now)).unwrap_or_default(), nanos: 0 }
                 .to_string();
@@ -207,16 +208,23 @@ impl Cluster {
                     },
                 },
             });
-            self.api
-                .call("PATCH", &format!("/api/v1/nodes/{name}/status?fieldManager=kubelet&force=true"), &node)
-                .await;
+            self.api.tell("PATCH", format!("/api/v1/nodes/{name}/status?fieldManager=kubelet&force=true"), &node).await;
+        }
+    }
+
+    /// Says of every machine that runs that it is alive.
+    async fn beat(&self) {
+        let mut running = Vec::new();
+        running.extend(self.state().members.values().filter(|one| one.runs()).map(|one| one.name.clone()));
+        for name in running {
+            self.api.beat(&name).await;
         }
     }
 
     /// Takes a machine out, by its name.
     pub(super) async fn remove(&self, name: &str) {
         self.state().members.retain(|_, member| member.name != name);
-        self.api.call("DELETE", &format!("/api/v1/nodes/{name}"), &Value::Null).await;
+        self.api.tell("DELETE", format!("/api/v1/nodes/{name}"), &Value::Null).await;
     }
 
     /// Returns the file in which the datastore notes its members.

@@ -127,11 +127,12 @@ pub(in crate::proxmox::guest) async fn command(system: &Arc<System>, arguments: 
 
 async fn cordon(cluster: &Cluster, name: &str, on: bool) -> Outcome {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": on}});
-    let (known, _) = cluster.api.call("GET", &format!("/api/v1/nodes/{name}"), &Value::Null).await;
-    if known != 200 {
-        return Outcome::failed(1, format!("Error from server (NotFound): nodes \"{name}\" not found"));
+    match cluster.api.ask(&format!("/api/v1/nodes/{name}")).await {
+        Ok((200, _)) => {}
+        Ok(_) => return Outcome::failed(1, format!("Error from server (NotFound): nodes \"{name}\" not found")),
+        Err(problem) => return Outcome::failed(1, problem),
     }
-    cluster.api.call("PATCH", &format!("/api/v1/nodes/{name}?fieldManager=kubectl&force=true"), &node).await;
+    cluster.api.tell("PATCH", format!("/api/v1/nodes/{name}?fieldManager=kubectl&force=true"), &node).await;
     Outcome::fine(format!("node/{name} {}\n", if on { "cordoned" } else { "uncordoned" }))
 }
 
@@ -140,7 +141,10 @@ async fn drain(system: &Arc<System>, cluster: &Cluster, name: &str) -> Outcome {
     if cordoned.code != 0 {
         return cordoned;
     }
-    let (_, pods) = cluster.api.call("GET", "/api/v1/pods", &Value::Null).await;
+    let pods = match cluster.api.ask("/api/v1/pods").await {
+        Ok((_, pods)) => pods,
+        Err(problem) => return Outcome::failed(1, problem),
+    };
     for pod in pods["items"].as_array().into_iter().flatten() {
         let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
         let daemon = owners.into_iter().any(|owner| owner["kind"] == "DaemonSet");
@@ -151,7 +155,7 @@ async fn drain(system: &Arc<System>, cluster: &Cluster, name: &str) -> Outcome {
                 namespace.as_str().unwrap_or_default(),
                 pod.as_str().unwrap_or_default()
             );
-            cluster.api.call("DELETE", &path, &Value::Null).await;
+            cluster.api.tell("DELETE", path, &Value::Null).await;
         }
     }
     system.takes(20).await;

@@ -1,22 +1,21 @@
 //! The Kubernetes of a cluster: the embedded stand-in, or a real control plane of this machine.
 
-use super::config::Config;
 use crate::control_plane::{Assets, ControlPlane, Membership};
+use crate::faults;
 use crate::kube::controllers::{self, Settings};
 use crate::kube::front::Front;
-use crate::kube::{self, Api, Faults};
-use crate::tls;
-use crate::world::World;
-use lab_core::Clock;
+use crate::kube::{self, Api, Fault, Faults};
+use crate::world::{Slow, World};
 use rustls::ServerConfig;
-use serde_json::Value;
-use std::net::IpAddr;
+use serde_json::{Value, json};
+use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What the control planes of a cluster serve.
+/// What the machines of a cluster serve.
 pub(crate) enum Kubernetes {
     StandIn(Api),
     Real(Real),
@@ -26,6 +25,7 @@ pub(crate) enum Kubernetes {
 pub(crate) struct Real {
     stage: watch::Receiver<Stage>,
     _tasks: JoinSet<()>,
+    _slow: Slow,
 }
 
 #[derive(Clone)]
@@ -36,15 +36,15 @@ enum Stage {
 }
 
 impl Kubernetes {
-    /// Starts a real control plane for the cluster of this configuration.
+    /// Starts a real control plane for the cluster of these authorities.
     pub(crate) fn real(
-        config: &Config,
-        address: IpAddr,
+        world: &Arc<World>,
+        membership: Result<Membership, String>,
         assets: Assets,
         faults: Arc<Faults>,
-        clock: Clock,
+        settings: Settings,
     ) -> Kubernetes {
-        let membership = membership(config, address);
+        let clock = world.clock.clone();
         let (sender, stage) = watch::channel(Stage::Starting);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -58,14 +58,13 @@ impl Kubernetes {
                 Err(problem) => drop(sender.send(Stage::Failed(problem))),
                 Ok((membership, front)) => {
                     let cluster = controllers::Outside::new(&front);
-                    let settings =
-                        Settings { authority: membership.authority.0, beside_real: true, ..Settings::default() };
+                    let settings = Settings { authority: membership.authority.0, beside_real: true, ..settings };
                     let _ = sender.send(Stage::Up(front));
                     controllers::run(cluster, clock, settings).await;
                 }
             }
         });
-        Kubernetes::Real(Real { stage, _tasks: tasks })
+        Kubernetes::Real(Real { stage, _tasks: tasks, _slow: world.slow_down() })
     }
 
     /// Whether requests are answered.
@@ -87,13 +86,15 @@ impl Kubernetes {
         }
     }
 
-    /// Waits until requests are answered.
-    pub(crate) async fn up(&self) {
-        if let Kubernetes::Real(real) = self {
-            let mut stage = real.stage.clone();
-            if stage.wait_for(|stage| matches!(stage, Stage::Up(_))).await.is_err() {
-                std::future::pending().await
-            }
+    /// Waits until requests are answered; the error is why they never will be.
+    pub(crate) async fn up(&self) -> Result<(), String> {
+        let Kubernetes::Real(real) = self else { return Ok(()) };
+        let mut stage = real.stage.clone();
+        let settled = stage.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
+        match settled.as_deref() {
+            Ok(Stage::Failed(problem)) => Err(problem.clone()),
+            Ok(Stage::Up(_) | Stage::Starting) => Ok(()),
+            Err(_) => Err("it was stopped while it started".to_owned()),
         }
     }
 
@@ -107,16 +108,34 @@ impl Kubernetes {
         }
     }
 
+    /// Says that a node is alive, as its kubelet does. The stand-in does not miss it; a real controller manager calls a
+    /// node unknown when it heard nothing for forty seconds of the wall's clock.
+    pub(crate) async fn beat(&self, node: &str) {
+        if let Kubernetes::StandIn(_) = self {
+            return;
+        }
+        let path =
+            format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}?fieldManager=kubelet");
+        let now = time(SystemTime::now()).replace('Z', ".000000Z");
+        let spec = json!({"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": now});
+        let metadata = json!({"name": node, "namespace": "kube-node-lease"});
+        let lease =
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec});
+        self.request("PATCH", &path, "kubelet", &lease).await;
+    }
+
     /// Serves one connection of a client.
-    pub(crate) async fn serve_stream(&self, stream: TcpStream, tls: Arc<ServerConfig>) {
-        // How a connection ended is of interest to its client.
-        let _ = match self {
+    ///
+    /// # Errors
+    /// Those of the handshake and of the connection.
+    pub(crate) async fn serve_stream(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> io::Result<()> {
+        match self {
             Kubernetes::StandIn(api) => api.serve_stream(stream, tls).await,
             Kubernetes::Real(real) => match real.front() {
                 Some(front) => front.serve_stream(stream, tls).await,
-                None => Ok(()),
+                None => Err(io::ErrorKind::ConnectionRefused.into()),
             },
-        };
+        }
     }
 
     /// Returns every object as far as two worlds are compared by it.
@@ -150,7 +169,7 @@ fn objects(plane: &ControlPlane) -> Value {
         Ok(Ok(mut objects)) => {
             let own = |object: &&mut Value| object["kind"] == "Service" && object["metadata"]["name"] == "kubernetes";
             for port in objects.iter_mut().filter(own).filter_map(|service| service.pointer_mut("/spec/ports/0")) {
-                // Where the machines serve it.
+                // Where it listens on loopback differs from run to run; the machines serve it at one port.
                 port["targetPort"] = 6443.into();
             }
             kube::comparable(&objects)
@@ -159,53 +178,42 @@ fn objects(plane: &ControlPlane) -> Value {
     }
 }
 
-fn membership(config: &Config, address: IpAddr) -> Result<Membership, String> {
-    let (certificate, key) = config.kubernetes_authority().ok_or("the configuration has no Kubernetes authority")?;
-    let key = key.ok_or("the Kubernetes authority has no key")?;
-    let accounts =
-        config.text("cluster.serviceAccount.key").ok_or("the configuration has no key of service accounts")?;
-    Ok(Membership {
-        authority: (tls::decode_pem(certificate)?, tls::decode_pem(key)?),
-        service_accounts: tls::decode_pem(accounts)?,
-        issuer: config.endpoint().to_owned(),
-        services: config.texts("cluster.network.serviceSubnets").into_iter().next().unwrap_or("10.96.0.0/12".into()),
-        address,
-    })
-}
-
 impl Kubernetes {
     /// Whether this is a real control plane.
     pub(crate) fn is_real(&self) -> bool {
         matches!(self, Kubernetes::Real(_))
     }
+
+    /// Ends what is open. The objects of the stand-in stay readable.
+    pub(crate) fn stop(&self) {
+        if let Kubernetes::StandIn(api) = self {
+            api.stop();
+        }
+    }
 }
 
-/// What is asked before every request of a client; see [`World::injector`].
-pub(crate) fn faults(world: &Arc<World>, address: IpAddr) -> Arc<Faults> {
-    use crate::faults::Fault;
-    let world = Arc::downgrade(world);
-    Arc::new(move |method: &str, path: &str| {
-        let Some(world) = world.upgrade() else { return kube::Fault::DropBefore };
-        let fault = world.injector.consult(address, &format!("{method} {path}"));
-        let power_loss = |again| {
-            if let Some(node) = world.at(address) {
-                node.power_loss(&world, again);
-            }
-        };
-        match fault {
-            None | Some(Fault::TaskFails | Fault::TaskDies | Fault::TaskWarns | Fault::GivenUp) => kube::Fault::None,
-            Some(Fault::Latency(delay)) => kube::Fault::Delay(delay),
-            Some(Fault::Refused) => kube::Fault::Status(503),
-            Some(Fault::Dropped) => kube::Fault::DropBefore,
-            Some(Fault::ReplyLost) => kube::Fault::DropAfter,
-            Some(Fault::Reboot) => {
-                power_loss(true);
-                kube::Fault::DropAfter
-            }
-            Some(Fault::Dead) => {
-                power_loss(false);
-                kube::Fault::DropBefore
-            }
+/// Returns what a request suffers when this goes wrong in the lab. `power_loss` takes away the machine that it is counted
+/// at, and is told whether that comes back.
+pub(crate) fn suffered(fault: Option<faults::Fault>, power_loss: impl FnOnce(bool)) -> Fault {
+    use faults::Fault as Lab;
+    match fault {
+        None | Some(Lab::TaskFails | Lab::TaskDies | Lab::TaskWarns | Lab::GivenUp) => Fault::None,
+        Some(Lab::Latency(delay)) => Fault::Delay(delay),
+        Some(Lab::Refused) => Fault::Status(503),
+        Some(Lab::Dropped) => Fault::DropBefore,
+        Some(Lab::ReplyLost) => Fault::DropAfter,
+        Some(Lab::Reboot) => {
+            power_loss(true);
+            Fault::DropAfter
         }
-    })
+        Some(Lab::Dead) => {
+            power_loss(false);
+            Fault::DropBefore
+        }
+    }
+}
+
+/// Writes a time as Kubernetes does, to the second.
+pub(crate) fn time(time: SystemTime) -> String {
+    prost_types::Timestamp { nanos: 0, ..prost_types::Timestamp::from(time) }.to_string()
 }
