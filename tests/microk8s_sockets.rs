@@ -105,8 +105,8 @@ impl Point {
         // A comparison that sees no difference here would see none anywhere.
         let halfway = stopped && lines(&left) != undisturbed().world;
         dev.disk = dev.disk.reopen(crash);
-        dev.run_whole(Verb::Up)?;
-        same(&dev.settled()?)?;
+        let whole = dev.run_whole(Verb::Up).and_then(|()| same(&dev.settled()?));
+        whole.map_err(|error| format!("{error}\nconnections that broke: {:#?}", dev.running.broken()))?;
         Ok(halfway)
     }
 }

@@ -82,6 +82,18 @@ fn failures(report: &Report) -> String {
     report.failed.iter().map(|failure| failure.error.clone()).collect::<Vec<_>>().join("\n")
 }
 
+/// At the pace of real hosts the second look comes before the first start has come to its end: the machine was started
+/// once more, and the step failed because it runs already.
+#[test]
+fn a_start_whose_reply_is_lost_is_met_by_the_next_and_does_no_harm() {
+    let lab = Lab::slow(10, Faults::none().on("/status/start", 1, Fault::ReplyLost));
+    lab.whole(small, Verb::Up);
+    let starts = lab.running.calls().into_iter().filter(|call| call.name.ends_with("/status/start"));
+    assert_eq!(starts.count(), 2, "the first start was over before it was looked at again");
+    assert_eq!(lab.machine(1201)["status"], "running");
+    lab.settled(small);
+}
+
 #[test]
 fn a_task_that_ends_in_warnings_has_done_its_work_and_the_warning_is_shown() {
     for task in ["task qmcreate", "task qmstart"] {

@@ -5,9 +5,10 @@ mod simulated;
 
 use lab_core::execute::Faults;
 use lab_core::plan::{Verb, text};
-use lab_core::{ProgramError, Stack, Subnet};
+use lab_core::{Op, ProgramError, Resource, Stack, Step, Subnet, Why};
 use lab_proxmox::Gib;
-use lab_proxmox::microk8s::{Addon, CloudImage, Cluster, Node};
+use lab_proxmox::microk8s::{Addon, CloudImage, Cluster, Member, Node};
+use lab_proxmox::request::Request;
 use lab_sim::Fault;
 use serde_json::Value;
 use simulated::{IMAGE, Lab, Program, SHA256, cluster as hosts, proxmox};
@@ -106,6 +107,89 @@ fn changes(lab: &Lab, since: usize) -> Vec<String> {
 /// The machine that a call is about.
 fn machine(call: &str) -> Option<u32> {
     call.split("/qemu/").nth(1)?.split('/').next()?.parse().ok()
+}
+
+/// Between two of its attempts, the founder's script saw that it was alone, and then a peer that was in a cluster: its own.
+/// It asked to join that, was told that it is known there, and the cluster was told to forget it: what it founded went
+/// without it, and its own script waited until its deadline for a MicroK8s that nobody served any more.
+#[test]
+fn the_founder_of_a_cluster_does_not_join_who_has_just_joined_it() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    lab.settled(three);
+    assert_eq!(members(&lab), ["dev-1", "dev-2", "dev-3"]);
+    // Every machine came to that by itself: nobody was told anything.
+    let told = changes(&lab, 0).into_iter().filter(|call| call.ends_with("/agent/exec"));
+    assert_eq!(told.collect::<Vec<_>>(), Vec::<String>::new());
+    // What stands in the way of the next attempt is left nowhere.
+    for vmid in [11_001, 11_002, 11_003] {
+        let left = lab.by_hand(async |client| client.read_file(vmid, "/var/lib/lab/microk8s.err").await.unwrap());
+        assert_eq!(left, None, "{vmid}");
+    }
+}
+
+/// A machine made anew is refused by the cluster that knows its predecessor, until that is forgotten. What it said then
+/// was still there while it was long a member, and the cluster forgot it once more.
+#[test]
+fn a_machine_that_is_lost_is_made_anew_and_takes_the_place_of_the_one_before_it() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    for vmid in [11_001, 11_002] {
+        let node = format!("pve{}", vmid - 11_000);
+        lab.task(&Request::post(format!("/nodes/{node}/qemu/{vmid}/status/stop")));
+        lab.task(&Request::delete(format!("/nodes/{node}/qemu/{vmid}")));
+        let since = lab.running.calls().len();
+        lab.looking(three, Verb::Up);
+        lab.settled(three);
+        let mut names = members(&lab);
+        names.sort();
+        assert_eq!(names, ["dev-1", "dev-2", "dev-3"]);
+        assert_eq!(nodes(&lab), all_at("v1.34.5"));
+        // It was forgotten once, by one of the others.
+        let told: Vec<String> = changes(&lab, since).into_iter().filter(|call| call.ends_with("/agent/exec")).collect();
+        assert!(told.iter().all(|call| machine(call) != Some(vmid)), "{told:#?}");
+    }
+}
+
+#[test]
+fn what_a_member_said_before_it_was_one_makes_nobody_forget_it() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    let why = lab.by_hand(async |client| {
+        // As it stands between a join that was refused and the end of the next attempt.
+        let before = "rm -f /var/lib/lab/microk8s.done; echo 'failed to join: already known to dqlite' >/var/lib/lab/microk8s.err";
+        client.run(11_001, &["/bin/bash", "-c", before]).await.unwrap();
+        let member = Member {
+            vmid: 11_001,
+            name: "dev-1".into(),
+            channel: "1.34/stable".parse().unwrap(),
+            address: Some([192, 168, 10, 21].into()),
+            peers: vec![11_002, 11_003],
+            rollback: false,
+            addons: Vec::new(),
+        };
+        let mut op = Op {
+            mark: "a mark".into(),
+            id: None,
+            inputs: Some(member.clone()),
+            exists: false,
+            deleting: false,
+            cursor: None,
+            why: Why::Declared,
+            now: std::time::SystemTime::UNIX_EPOCH,
+            seed: 0,
+        };
+        loop {
+            match member.apply(client, &op).await.unwrap() {
+                Step::Next { why, .. } if why.contains("ended with") || why.contains("in the place of") => return why,
+                Step::Next { cursor, .. } => op.cursor = Some(cursor),
+                Step::Done(_) => op.cursor = None,
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(why, "`forget dev-1` ended with 3: dev-1 is a member");
+    assert_eq!(members(&lab), ["dev-1", "dev-2", "dev-3"]);
 }
 
 #[test]

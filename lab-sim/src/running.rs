@@ -103,6 +103,12 @@ impl Running {
         ]
     }
 
+    /// Returns why connections to the Kubernetes API of a Proxmox guest broke: the last thousand, each as
+    /// `192.168.10.21:16443: why`.
+    pub fn broken(&self) -> Vec<String> {
+        self.world.broken()
+    }
+
     /// Returns the calls that reached the lab so far, in order: connections, machine calls, Kubernetes requests.
     pub fn calls(&self) -> Vec<Call> {
         self.world.injector.calls()

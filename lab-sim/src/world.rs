@@ -10,7 +10,7 @@ use crate::talos::etcd::{Etcd, Identity, Member};
 use crate::talos::node::{Node, Port, Stage};
 use crate::talos::{apid, kubelet};
 use lab_core::Clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -24,6 +24,9 @@ const NO_ANSWER: Duration = Duration::from_secs(20);
 
 /// How many simulated seconds pass in a second while real processes do a part of the work, which take their time.
 const REAL: u32 = 10;
+
+/// How many connections that broke are remembered.
+const BROKEN: usize = 1000;
 
 /// Everything that is simulated.
 pub(crate) struct World {
@@ -43,6 +46,7 @@ pub(crate) struct World {
     born: AtomicU64,
     numbers: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
+    broken: Mutex<VecDeque<String>>,
     this: std::sync::Weak<World>,
 }
 
@@ -81,6 +85,7 @@ impl World {
             born: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
             tasks: Mutex::default(),
+            broken: Mutex::default(),
             this: this.clone(),
         })
     }
@@ -95,6 +100,19 @@ impl World {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
+    }
+
+    /// Notes why a connection to a machine broke, for whoever asks afterwards.
+    pub(crate) fn broke(&self, address: IpAddr, port: u16, why: &str) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.len() == BROKEN {
+            broken.pop_front();
+        }
+        broken.push_back(format!("{address}:{port}: {why}"));
+    }
+
+    pub(crate) fn broken(&self) -> Vec<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Ends everything.

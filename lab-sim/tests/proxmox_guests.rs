@@ -259,19 +259,24 @@ fn node(address: &str, seed: &str, previous: &str) -> Value {
 
 #[tokio::test]
 async fn three_guests_become_one_cluster_whose_kubeconfig_the_agent_reads() {
-    let lab = Lab::start().await;
-    image(&lab).await;
+    let lab = &Lab::start().await;
+    image(lab).await;
     let addresses = ["192.168.10.21", "192.168.10.22", "192.168.10.23"];
-    guest(&lab, 101, &node(addresses[0], "", ""), addresses[0]).await;
-    guest(&lab, 102, &node(addresses[1], addresses[0], addresses[0]), addresses[1]).await;
-    guest(&lab, 103, &node(addresses[2], addresses[0], addresses[1]), addresses[2]).await;
+    guest(lab, 101, &node(addresses[0], "", ""), addresses[0]).await;
+    guest(lab, 102, &node(addresses[1], addresses[0], addresses[0]), addresses[1]).await;
+    guest(lab, 103, &node(addresses[2], addresses[0], addresses[1]), addresses[2]).await;
     for id in [101, 102, 103] {
-        lab.until(|| async { file(&lab, id, "/var/lib/lab/done").await.as_deref() == Some("1.34/stable\n") }).await;
-        assert_eq!(inside(&lab, id)["not simulated"], json!([]));
+        lab.until(|| async { file(lab, id, "/var/lib/lab/done").await.as_deref() == Some("1.34/stable\n") }).await;
+        assert_eq!(inside(lab, id)["not simulated"], json!([]));
     }
-    let backend = file(&lab, 101, "/var/snap/microk8s/current/var/kubernetes/backend/cluster.yaml").await.unwrap();
-    assert_eq!(backend.matches("Role: 0").count(), 3, "{backend}");
-    let kubeconfig = file(&lab, 103, "/var/snap/microk8s/current/credentials/client.config").await.unwrap();
+    // Who joined knows the others at once; the others learn of it when their datastores next look.
+    let voters = |id| async move {
+        let backend = file(lab, id, "/var/snap/microk8s/current/var/kubernetes/backend/cluster.yaml").await;
+        backend.unwrap().matches("Role: 0").count()
+    };
+    assert_eq!(voters(103).await, 3);
+    lab.until(|| async { voters(101).await == 3 }).await;
+    let kubeconfig = file(lab, 103, "/var/snap/microk8s/current/credentials/client.config").await.unwrap();
     assert!(kubeconfig.contains("server: https://127.0.0.1:16443"), "{kubeconfig}");
     assert!(lab.tunnel(addresses[2], 16443).await.is_ok());
     let nodes = |lab: &Lab| -> Vec<(String, String)> {
@@ -286,22 +291,22 @@ async fn three_guests_become_one_cluster_whose_kubeconfig_the_agent_reads() {
     let all = |ready: [&str; 3]| -> Vec<(String, String)> {
         [101, 102, 103].iter().zip(ready).map(|(id, ready)| (format!("vm-{id}"), ready.to_owned())).collect()
     };
-    assert_eq!(nodes(&lab), all(["True", "True", "True"]));
+    assert_eq!(nodes(lab), all(["True", "True", "True"]));
     // One machine less is noticed and survived; with two less, nobody agrees.
     assert_eq!(lab.task("POST", "/nodes/pve1/qemu/103/status/stop", &[]).await, "OK");
-    lab.until(|| async { nodes(&lab) == all(["True", "True", "Unknown"]) }).await;
+    lab.until(|| async { nodes(lab) == all(["True", "True", "Unknown"]) }).await;
     assert!(lab.tunnel(addresses[0], 16443).await.is_ok());
     assert_eq!(lab.task("POST", "/nodes/pve1/qemu/102/status/stop", &[]).await, "OK");
     assert!(lab.tunnel(addresses[0], 16443).await.is_err());
     assert_eq!(lab.task("POST", "/nodes/pve1/qemu/102/status/start", &[]).await, "OK");
     lab.until(|| async { lab.tunnel(addresses[0], 16443).await.is_ok() }).await;
     // A member is removed by a living one, upgraded by its snap, and add-ons are the track's.
-    let (code, out) = exec(&lab, 101, &["/snap/bin/microk8s", "remove-node", "vm-103"]).await;
+    let (code, out) = exec(lab, 101, &["/snap/bin/microk8s", "remove-node", "vm-103"]).await;
     assert_eq!((code, out.contains("is registered with dqlite")), (1, true), "{out}");
-    assert_eq!(exec(&lab, 101, &["/snap/bin/microk8s", "remove-node", "vm-103", "--force"]).await.0, 0);
-    assert_eq!(nodes(&lab).len(), 2);
-    assert_eq!(exec(&lab, 102, &["/usr/bin/snap", "refresh", "microk8s", "--channel=1.35/stable"]).await.0, 0);
-    assert_eq!(exec(&lab, 101, &["microk8s", "enable", "metallb:192.168.10.50-192.168.10.69"]).await.0, 0);
+    assert_eq!(exec(lab, 101, &["/snap/bin/microk8s", "remove-node", "vm-103", "--force"]).await.0, 0);
+    assert_eq!(nodes(lab).len(), 2);
+    assert_eq!(exec(lab, 102, &["/usr/bin/snap", "refresh", "microk8s", "--channel=1.35/stable"]).await.0, 0);
+    assert_eq!(exec(lab, 101, &["microk8s", "enable", "metallb:192.168.10.50-192.168.10.69"]).await.0, 0);
     let objects = lab.running.world()["proxmox"][0]["clusters"][0]["kubernetes"].clone();
     let found = |kind: &str, name: &str| {
         objects
@@ -313,7 +318,7 @@ async fn three_guests_become_one_cluster_whose_kubeconfig_the_agent_reads() {
     };
     assert_eq!(found("Node", "vm-102").unwrap()["status"]["nodeInfo"]["kubeletVersion"], "v1.35.5");
     assert!(found("IPAddressPool", "default-addresspool").is_some());
-    assert_eq!(exec(&lab, 101, &["microk8s", "enable", "metallb"]).await.0, 127);
+    assert_eq!(exec(lab, 101, &["microk8s", "enable", "metallb"]).await.0, 127);
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub enum Problem {
     NoTask,
     /// The machine does not run.
     NotRunning,
+    /// The machine runs already: another start was faster.
+    Running,
     /// The guest agent does not answer: the guest boots, or has none.
     AgentSilent,
     /// The machine has no guest agent configured.
@@ -127,6 +129,9 @@ impl Problem {
         if let Some(at) = text.find("Agent error: ") {
             return Problem::Agent(text[at + "Agent error: ".len()..].trim().to_owned());
         }
+        if says("VM ") && says(" already running") {
+            return Problem::Running;
+        }
         if says("is not running") || (says("VM ") && says(" not running")) {
             return Problem::NotRunning;
         }
@@ -141,7 +146,7 @@ impl Problem {
             Problem::Unreachable | Problem::NodeUnreachable => Class::Unreachable,
             Problem::Untrusted | Problem::Unauthenticated | Problem::Forbidden => Class::Unauthorised,
             Problem::Missing => Class::Gone,
-            Problem::Exists | Problem::Changed => Class::Conflict,
+            Problem::Exists | Problem::Changed | Problem::Running => Class::Conflict,
             Problem::Locked(_)
             | Problem::Busy
             | Problem::NoQuorum
@@ -178,6 +183,7 @@ impl Problem {
             | Problem::AgentMissing
             | Problem::AgentSilent
             | Problem::NotRunning
+            | Problem::Running
             | Problem::NoTask
             | Problem::Unsupported => true,
             Problem::Unreachable | Problem::Timeout | Problem::Agent(_) | Problem::Refused | Problem::Answer => false,
@@ -214,6 +220,7 @@ mod tests {
             (500, "No QEMU guest agent configured", Problem::AgentMissing),
             (500, "VM 110 is not running", Problem::NotRunning),
             (500, "VM 110 not running", Problem::NotRunning),
+            (500, "VM 110 already running", Problem::Running),
             (500, "VM quit/powerdown failed - got timeout", Problem::Timeout),
             (500, "storage 'nfs' does not exist", Problem::Refused),
             (403, "Permission check failed (/vms/110, VM.Config.Disk)", Problem::Forbidden),

@@ -41,7 +41,8 @@ microk8s status --wait-ready --timeout 600 >/dev/null
 # A member's datastore answers on its own address; that of a machine alone only on loopback.
 clustered() { timeout 3 bash -c "exec 3<>/dev/tcp/$1/19001" 2>/dev/null; }
 healthy() { curl --silent --insecure --fail --max-time 5 "https://$1:25000/health" >/dev/null; }
-member() { [ -e "$BACKEND" ] && grep -q "$ADDRESS:19001" "$BACKEND" && [ "$(grep -c 'Address:' "$BACKEND")" -gt 1 ]; }
+on_lan() { [ -e "$BACKEND" ] && grep -q "$ADDRESS:19001" "$BACKEND"; }
+member() { on_lan && [ "$(grep -c 'Address:' "$BACKEND")" -gt 1 ]; }
 
 # Whom to join: a peer that is in a cluster already; else the one that founds it. The founder, made anew, finds a peer
 # and joins it instead of founding another cluster.
@@ -60,6 +61,9 @@ if ! member; then
     exit 1
   fi
   to=$(target)
+  # The founder's datastore leaves loopback before it lets the first one in, and names that one up to half a minute later:
+  # who is in a cluster by now may be in this one. Looked at after the others were asked, it misses nobody.
+  if [ "$ADDRESS" = "$SEED" ] && on_lan; then to=; fi
   if [ -n "$to" ]; then
     say "wait for the turn behind $PREVIOUS"
     for _ in $(seq 120); do
@@ -70,6 +74,8 @@ if ! member; then
     say "wait until $to answers"
     healthy "$to"
     say "join $to"
+    # What an earlier attempt was refused for is acted upon: it must not be read once this one has succeeded.
+    rm -f "$FAILED"
     microk8s join "$to:25000/$(cat /etc/lab/microk8s.token)" --skip-verify >"$LOG" 2>&1
     # It says that it succeeded also where the datastore did not confirm.
     microk8s status --wait-ready --timeout 600 >/dev/null
@@ -80,6 +86,8 @@ fi
 if [ "$ADDRESS" = "$SEED" ]; then
   say "wait until everybody has joined"
   for peer in $PEERS; do clustered "$peer"; done
+  # Who is in a cluster while nobody has come to this one is in another: the next attempt finds it.
+  [ -z "$PEERS" ] || on_lan
   for addon in $ADDONS; do
     say "enable $addon"
     microk8s enable "$addon"

@@ -375,6 +375,7 @@ impl Cluster {
             vmid: node.vmid,
             name: name.clone(),
             channel: self.channel,
+            address: Some(node.host.address),
             peers,
             rollback: self.rollback,
             addons: if founds { self.addons.clone() } else { Vec::new() },

@@ -19,6 +19,11 @@ const ADMIN: &str = "/var/snap/microk8s/current/credentials/client.config";
 const BACKEND: &str = "/var/snap/microk8s/current/var/kubernetes/backend/cluster.yaml";
 const MICROK8S: &str = "/snap/bin/microk8s";
 const PAUSE: Duration = Duration::from_secs(10);
+/// Makes the cluster forget the node `$1`, unless a member answers at its address `$2`. What is known of the node may be
+/// older than its last attempt to join, and a member that is forgotten never serves again. The datastore of who is no
+/// member answers on loopback only.
+const FORGET: &str = "if timeout 3 bash -c \"exec 3<>/dev/tcp/$2/19001\" 2>/dev/null; then echo \"$1 is a member\"; exit 3; fi\n\
+                      /snap/bin/microk8s remove-node \"$1\" --force";
 
 /// The token that nodes join with: generated once, and kept in the state only, sealed. Whoever has it has the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +74,9 @@ pub struct Member {
     pub name: String,
     /// The channel.
     pub channel: Channel,
+    /// Its address. The cluster is told to forget a dead predecessor of it only as long as no member answers there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
     /// The numbers of the others' machines: who is told when it leaves.
     pub peers: Vec<u32>,
     /// Whether it may go back to the minor version before: its machine was set back.
@@ -240,10 +248,12 @@ impl Resource<Proxmox> for Member {
             Some(at) => at,
             None => match set_up(client, vmid).await? {
                 // Its predecessor of the same address died without leaving.
-                Err(why) if why.contains("already known") => match living(client, &self.peers).await? {
-                    Some(vmid) => At::Next { vmid, stage: Stage::Remove },
-                    None => return Ok(Step::next(Value::Null, why, PAUSE)),
-                },
+                Err(why) if why.contains("already known") && self.address.is_some() => {
+                    match living(client, &self.peers).await? {
+                        Some(vmid) => At::Next { vmid, stage: Stage::Remove },
+                        None => return Ok(Step::next(Value::Null, why, PAUSE)),
+                    }
+                }
                 Err(why) => return Ok(Step::next(Value::Null, why, PAUSE)),
                 // A new machine has installed what it was told; one that was there before is taken to what is wanted.
                 Ok(channel) if channel == self.channel.to_string() && !op.exists => return Ok(self.made()),
@@ -256,7 +266,8 @@ impl Resource<Proxmox> for Member {
         let channel = format!("--channel={}", self.channel);
         let refresh = ["/usr/bin/snap", "refresh", "microk8s", channel.as_str()];
         let ready = [MICROK8S, "status", "--wait-ready", "--timeout", "600"];
-        let remove = [MICROK8S, "remove-node", self.name.as_str(), "--force"];
+        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        let remove = ["/bin/bash", "-c", FORGET, "forget", self.name.as_str(), address.as_str()];
         let command: &[&str] = match stage {
             Stage::Refresh => &refresh,
             Stage::Remove => &remove,
@@ -264,8 +275,12 @@ impl Resource<Proxmox> for Member {
         };
         match run(client, at, command).await? {
             Came::On(step) => Ok(step),
-            Came::Ended(..) if stage == Stage::Remove => {
-                Ok(Step::next(Value::Null, format!("{} joins in the place of the one before it", self.name), PAUSE))
+            Came::Ended(code, output) if stage == Stage::Remove => {
+                let why = match code {
+                    0 => format!("{} joins in the place of the one before it", self.name),
+                    _ => failed(&["forget", &self.name], code, &output).message,
+                };
+                Ok(Step::next(Value::Null, why, PAUSE))
             }
             Came::Ended(0, _) if stage == Stage::Refresh => {
                 let at = At::Next { vmid, stage: Stage::Ready };
@@ -533,6 +548,7 @@ mod tests {
             vmid: 11001,
             name: "dev-1".into(),
             channel: channel.parse().unwrap(),
+            address: None,
             peers: Vec::new(),
             rollback: false,
             addons: vec![Addon::Ingress],

@@ -77,7 +77,12 @@ impl Lab {
 
     /// So many simulated seconds pass in a second.
     pub(crate) fn paced(speed: u32) -> Lab {
-        Lab::started(cluster(), lab_sim::Options { speed, ..lab_sim::Options::default() })
+        Lab::slow(speed, lab_sim::Faults::none())
+    }
+
+    /// The same, where something goes wrong.
+    pub(crate) fn slow(speed: u32, faults: lab_sim::Faults) -> Lab {
+        Lab::started(cluster(), lab_sim::Options { speed, faults, ..lab_sim::Options::default() })
     }
 
     fn started(cluster: Cluster, options: lab_sim::Options) -> Lab {

@@ -196,12 +196,16 @@ impl Datacenter {
             let (this, host) = (self.clone(), host.to_owned());
             self.spawn(async move {
                 this.clock.sleep(REBOOT).await;
-                {
-                    let mut state = this.state();
-                    state.down.remove(&host);
-                    this.missing.store(state.down.len(), Ordering::Relaxed);
+                // It is back with a task at work that starts its guests, and never without: who waits until nothing is at
+                // work does not meet them half way.
+                let back = host.clone();
+                let work = move |worker: Worker| async move {
+                    worker.datacenter.comes_back(&back).await;
+                    Ok(())
+                };
+                if Task::begin(&this, &host, "startall", "", "root@pam", work).is_err() {
+                    this.comes_back(&host).await;
                 }
-                this.start_at_boot(&host).await;
             });
         }
     }
@@ -235,6 +239,15 @@ impl Datacenter {
                 debug_assert!(!text.is_empty());
             }
         }
+    }
+
+    async fn comes_back(self: &Arc<Self>, host: &str) {
+        {
+            let mut state = self.state();
+            state.down.remove(host);
+            self.missing.store(state.down.len(), Ordering::Relaxed);
+        }
+        self.start_at_boot(host).await;
     }
 
     async fn start_at_boot(self: &Arc<Self>, host: &str) {

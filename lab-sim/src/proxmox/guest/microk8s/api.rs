@@ -119,7 +119,7 @@ impl Api {
         self.kubernetes.get().map_or(Value::Null, Kubernetes::snapshot)
     }
 
-    /// Serves a connection.
+    /// Serves a connection to its end; the error is why it broke.
     async fn serve(&self, stream: TcpStream, tls: Arc<rustls::ServerConfig>) -> io::Result<()> {
         self.awake().await.map_err(io::Error::other)?.serve_stream(stream, tls).await
     }
@@ -202,9 +202,12 @@ impl Datacenter {
                         this.clock.sleep(Duration::from_secs(5)).await;
                     }
                 };
-                tokio::select! {
-                    _ = connection => {}
-                    () = gone => {}
+                let broke = tokio::select! {
+                    served = connection => served.err().map(|error| error.to_string()),
+                    () = gone => Some("the machine no longer serves".to_owned()),
+                };
+                if let Some((world, why)) = this.world().zip(broke) {
+                    world.broke(address, port, &why);
                 }
             })
         })))

@@ -17,6 +17,9 @@ use std::time::{Duration, SystemTime};
 
 /// How often the nodes' health is looked at.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How many heartbeats lie between two looks of a datastore at who its members are: until then, its file names those of
+/// before (go-dqlite's `App` refreshes its node store every 30 seconds).
+const REFRESH: u32 = 3;
 
 /// A cluster of MicroK8s.
 pub(in crate::proxmox) struct Cluster {
@@ -35,7 +38,7 @@ pub(in crate::proxmox) struct Cluster {
 #[derive(Default)]
 pub(super) struct Members {
     pub(super) members: BTreeMap<IpAddr, Member>,
-    /// Whether it was ever more than one machine: only then its datastore listens to others.
+    /// Whether another machine was ever about to join: from then on its datastore listens to others.
     pub(super) clustered: bool,
     pub(super) tokens: BTreeSet<String>,
     pub(super) addons: BTreeSet<String>,
@@ -51,6 +54,8 @@ pub(super) struct Member {
     pub(super) channel: String,
     /// What the API was told last.
     pub(super) told: Option<bool>,
+    /// The file in which its datastore notes the members, as it was last written.
+    store: String,
     cores: u64,
     memory: u64,
     disk: u64,
@@ -59,6 +64,29 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn runs(&self) -> bool {
         self.up && self.guest.is_alive()
+    }
+}
+
+impl Members {
+    /// Some datastores write down who is a member now.
+    fn refresh(&mut self, which: impl Fn(&IpAddr, &Member) -> bool) {
+        let mut members: Vec<(&IpAddr, &Member)> = self.members.iter().collect();
+        members.sort_by_key(|(_, member)| member.id);
+        let rows = members.iter().enumerate().map(|(index, (address, member))| {
+            let address = if self.clustered { address.to_string() } else { "127.0.0.1".to_owned() };
+            // 0 votes, 1 stands by.
+            format!(
+                "- Address: {address}:19001\n  ID: {}\n  Role: {}\n",
+                3_297_041_220_608_546_238_u64 + member.id,
+                u8::from(index > 2)
+            )
+        });
+        let store: String = rows.collect();
+        for (address, member) in &mut self.members {
+            if which(address, member) {
+                member.store.clone_from(&store);
+            }
+        }
     }
 }
 
@@ -109,9 +137,12 @@ impl Cluster {
         // Tells the API which nodes are well, as long as there is a cluster.
         let (weak, clock) = (Arc::downgrade(&cluster), datacenter.clock.clone());
         datacenter.spawn(async move {
-            loop {
+            for beat in 1_u32.. {
                 clock.sleep(HEARTBEAT).await;
                 let Some(cluster) = weak.upgrade() else { return };
+                if beat % REFRESH == 0 && cluster.has_quorum() {
+                    cluster.state().refresh(|_, member| member.runs());
+                }
                 cluster.heartbeat(clock.now()).await;
                 cluster.beat().await;
             }
@@ -143,6 +174,7 @@ impl Cluster {
             up: true,
             channel: channel.to_owned(),
             told: None,
+            store: String::new(),
             cores,
             memory,
             disk,
@@ -151,6 +183,8 @@ impl Cluster {
             let mut state = self.state();
             state.members.insert(address, member);
             state.clustered |= state.members.len() > 1;
+            // Who joins knows the others at once; they learn of it later.
+            state.refresh(|other, _| *other == address);
         }
         self.heartbeat(system.datacenter.now()).await;
     }
@@ -227,21 +261,16 @@ impl Cluster {
         self.api.tell("DELETE", format!("/api/v1/nodes/{name}"), &Value::Null).await;
     }
 
-    /// Returns the file in which the datastore notes its members.
-    pub(super) fn backend(&self) -> String {
-        let state = self.state();
-        let mut members: Vec<(&IpAddr, &Member)> = state.members.iter().collect();
-        members.sort_by_key(|(_, member)| member.id);
-        let rows = members.iter().enumerate().map(|(index, (address, member))| {
-            let address = if state.clustered { address.to_string() } else { "127.0.0.1".to_owned() };
-            // 0 votes, 1 stands by.
-            format!(
-                "- Address: {address}:19001\n  ID: {}\n  Role: {}\n",
-                3_297_041_220_608_546_238_u64 + member.id,
-                u8::from(index > 2)
-            )
-        });
-        rows.collect()
+    /// Another machine is about to join by way of the one at `address`, whose datastore leaves loopback for that.
+    pub(super) fn open(&self, address: IpAddr) {
+        let mut state = self.state();
+        state.clustered = true;
+        state.refresh(|other, _| *other == address);
+    }
+
+    /// Returns the file in which the datastore of the machine at `address` notes its members.
+    pub(super) fn backend(&self, address: IpAddr) -> Option<String> {
+        self.state().members.get(&address).map(|member| member.store.clone())
     }
 
     /// Returns what two worlds are compared by.

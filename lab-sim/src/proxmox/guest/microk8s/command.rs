@@ -189,6 +189,7 @@ async fn join(system: &Arc<System>, target: &str) -> Outcome {
     if token.len() < 32 || !cluster.state().tokens.contains(token) {
         return refused(500, "Invalid token");
     }
+    cluster.open(address);
     system.put(JOINING, "", false);
     if cluster.state().members.contains_key(&own) {
         // What was begun stays, and is what the next attempt finds.

@@ -45,7 +45,10 @@ impl Disk {
     pub(super) fn microk8s_file(&self, path: &str) -> Option<String> {
         let cluster = self.snap.as_ref().and(self.cluster.as_ref())?;
         match path {
-            BACKEND => Some(cluster.backend()),
+            BACKEND => {
+                let mut own = self.network.iter().flat_map(|interface| &interface.addresses);
+                cluster.backend(own.next()?.0)
+            }
             ADMIN => Some(cluster.admin.clone()),
             _ => None,
         }

@@ -130,12 +130,13 @@ async fn install(system: &Arc<System>, channel: &str) -> Outcome {
     if let Some(token) = launch["persistentClusterToken"].as_str() {
         cluster.state().tokens.insert(token.to_owned());
     }
+    system.takes(START).await;
+    // All at once: what a machine that loses power in the middle has of it, snapd takes away again at the next boot.
     let (kept, held) = (cluster.clone(), channel.to_owned());
     system.disk(|disk| {
         disk.snap = Some(Snap { channel: held, held: false });
         disk.cluster = Some(kept);
     });
-    system.takes(START).await;
     cluster.enter(system, channel).await;
     for entry in launch["addons"].as_array().into_iter().flatten() {
         let name = entry["name"].as_str().unwrap_or_default();
