@@ -7,7 +7,7 @@ use crate::preview::refuse;
 use crate::progress;
 use crate::show;
 use crate::trouble::{FAILED, PARTLY, Trouble};
-use lab_core::execute::{Interrupt, Options, Refused, Report, SavedPlan, execute, state_digest};
+use lab_core::execute::{Interrupt, Options, Refused, Report, SavedPlan, Warned, execute, state_digest};
 use lab_core::plan::{Plan, Tone, Verb};
 use lab_core::{Urn, redact};
 use serde_json::json;
@@ -165,6 +165,11 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
             parts.push(format!("{n} {what}"));
         }
     }
+    match report.warnings.len() {
+        0 => {}
+        1 => parts.push("1 warning".to_owned()),
+        more => parts.push(format!("{more} warnings")),
+    }
     let again = match (exit, report.interrupted) {
         (0, _) => "",
         (_, true) => " It was interrupted; run it again, and it goes on from here.",
@@ -174,6 +179,11 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
     if !plan.is_empty() || exit != 0 {
         let tone = if exit == 0 { Tone::Strong } else { Tone::Error };
         screen.line(0, &[(tone, &format!("{}: {}.", plan.stack, parts.join(", "))), (Tone::Plain, again)]);
+    }
+    // What scrolled by while the run was at work is said once more where it is read.
+    for Warned { urn, message } in &report.warnings {
+        let about = urn.as_ref().map(|urn| format!("{} {}: ", urn.kind(), urn.short())).unwrap_or_default();
+        screen.line(1, &[(Tone::Warning, "warning: "), (Tone::Plain, &format!("{about}{message}"))]);
     }
     if let Some(first) = plan.held.iter().min_by_key(|held| held.until) {
         let text = format!("What is held waits for its maintenance window: run it again from {}.", first.shown);
@@ -193,6 +203,7 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
             "open": open,
             "flushes": report.flushes,
             "interrupted": report.interrupted,
+            "warnings": report.warnings,
             "outputs": redact(&outputs),
             "exit": exit,
         }),

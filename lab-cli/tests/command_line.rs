@@ -2,7 +2,7 @@
 
 mod homelab;
 
-use homelab::{Bench, answering, changed, clashing, files, needy, numbered, program, with_data};
+use homelab::{Bench, answering, changed, clashing, complaining, files, needy, numbered, program, with_data};
 use insta::assert_snapshot;
 use lab_cli::Surroundings;
 use lab_core::execute::{Interrupt, LabDir, Mounts};
@@ -509,10 +509,26 @@ fn events_are_a_json_object_a_line_with_a_version() {
     let plan = &events[0];
     assert_eq!(plan["summary"]["steps"], serde_json::json!({"create": 2}));
     assert_eq!(plan["steps"][0]["name"], "home/rack");
-    assert_snapshot!(events.last().unwrap(), @r#"{"done":2,"event":"result","exit":0,"failed":0,"flushes":10,"interrupted":false,"not_started":0,"open":0,"outputs":{"key":"[secret]","room":"cellar/rack#1"},"stack":"homelab","verb":"up","version":1}"#);
+    assert_snapshot!(events.last().unwrap(), @r#"{"done":2,"event":"result","exit":0,"failed":0,"flushes":10,"interrupted":false,"not_started":0,"open":0,"outputs":{"key":"[secret]","room":"cellar/rack#1"},"stack":"homelab","verb":"up","version":1,"warnings":[]}"#);
     let ran = bench.run(program, "up --json --env none --target nothing");
     assert_eq!((ran.exit, ran.err.as_str()), (1, ""));
     assert_snapshot!(ran.out.lines().last().unwrap(), @r#"{"cause":null,"event":"error","exit":1,"hint":null,"version":1,"what":"the plan has a problem; nothing was changed"}"#);
+}
+
+#[test]
+fn what_a_provider_warns_of_is_said_at_once_and_again_when_the_run_is_over() {
+    let ran = Bench::new().run(complaining, "up --yes");
+    assert_eq!((ran.exit, ran.err.as_str()), (0, "warning: memory:thing box: its lid is loose: [secret]\n"));
+    let end = "homelab: 1 done, 1 warning.\n  warning: memory:thing box: its lid is loose: [secret]\n";
+    assert!(ran.out.ends_with(end), "{}", ran.out);
+    let ran = Bench::new().run(complaining, "up --yes --json");
+    let events: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = events.iter().filter(|event| event["event"] == "warning").count();
+    assert_eq!(told, 1, "{}", ran.out);
+    let result = events.last().unwrap();
+    assert_eq!(result["warnings"][0]["message"], "its lid is loose: [secret]");
+    assert!(result["warnings"][0]["urn"].as_str().unwrap().ends_with("box"), "{result}");
+    assert!(!(ran.out + &ran.err).contains("hunter2"));
 }
 
 #[test]

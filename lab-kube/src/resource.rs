@@ -15,7 +15,8 @@ use crate::provider::Kubernetes;
 use crate::readiness::{GRACE_SECONDS, Readiness, Related, status, status_with};
 use crate::request::{Apply, Propagation};
 use lab_core::{
-    Change, Claim, Class, Data, Error, Found, Id, Impact, Made, Op, Order, Owner, Path, Resource, Result, Step, digest,
+    Change, Claim, Class, Data, Error, Found, Id, Impact, Made, Op, Order, Owner, Path, Resource, Result, Step,
+    Warnings, digest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -156,7 +157,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
             (None, false) => None,
             (Some(_), _) | (None, true) => client.get(&kind, &key).await?,
         };
-        let call = Call { client, kind: &kind, key: &key, mark: &op.mark, now: op.now };
+        let call = Call { client, kind: &kind, key: &key, mark: &op.mark, now: op.now, warnings: &op.warnings };
         let Some(there) = there else {
             if op.exists {
                 return Err(
@@ -226,12 +227,16 @@ struct Call<'a> {
     key: &'a Key,
     mark: &'a str,
     now: SystemTime,
+    warnings: &'a Warnings,
 }
 
 impl Call<'_> {
     async fn send(&self, body: &Value, how: &Apply) -> Result<Value> {
         match self.client.apply(self.kind, self.key, body, how).await {
-            Ok(applied) => Ok(applied.object),
+            Ok(applied) => {
+                applied.warnings.into_iter().for_each(|warning| self.warnings.add(warning));
+                Ok(applied.object)
+            }
             // Whoever declares the namespace as well may have it made at this moment.
             Err(error) if matches!(error.problem, crate::Problem::NamespaceMissing(_)) => {
                 Err(Error { class: Class::Again, ..error.into() })

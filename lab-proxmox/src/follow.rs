@@ -56,7 +56,10 @@ pub(crate) async fn wait<R, O>(client: &Client, op: &Op<R>) -> Result<Option<Ste
             Ok(Some(at.next(does, POLL)))
         }
         Task::Ended | Task::Lost => Ok(None),
-        Task::Warned(said) => Ok(Some(At::Between.next(format!("{does}: done, with {said}"), Duration::ZERO))),
+        Task::Warned(said) => {
+            op.warn(format!("{does}: done, with {said}"));
+            Ok(None)
+        }
         Task::Failed(_) if !client.watches(&upid) => Ok(None),
         Task::Failed(said) if said.starts_with(KILLED) => Err(Error::invalid(format!(
             "{does}: its task was killed on {} ({said}); what it was at work on may still be locked",

@@ -3,7 +3,7 @@
 
 mod simulated;
 
-use lab_core::execute::{Options, Progress, Report};
+use lab_core::execute::{Options, Progress, Report, Warned};
 use lab_core::plan::{Plan, Verb};
 use lab_core::{Handle, ProgramError, Resource, Scope, Stack};
 use lab_proxmox::request::{Request, vm};
@@ -102,6 +102,10 @@ fn a_task_that_ends_in_warnings_has_done_its_work_and_the_warning_is_shown() {
         assert!(report.complete(), "{:?}", report.failed);
         assert!(lines.contains("done, with WARNINGS: 1"), "{lines}");
         assert!(lines.contains("WARN: volume may be slow: simulated warning"), "{lines}");
+        // And once more when the run is over.
+        let [Warned { urn: Some(urn), message: said }] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
+        assert_eq!((urn.kind(), urn.name()), ("proxmox:vm", "shop"));
+        assert!(said.contains("done, with WARNINGS: 1") && said.contains("WARN: volume may be slow"), "{said}");
         lab.settled(small);
     }
 }

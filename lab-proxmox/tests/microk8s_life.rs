@@ -5,7 +5,7 @@ mod simulated;
 
 use lab_core::execute::Faults;
 use lab_core::plan::{Verb, text};
-use lab_core::{Op, ProgramError, Resource, Stack, Step, Subnet, Why};
+use lab_core::{Op, ProgramError, Resource, Stack, Step, Subnet, Warnings, Why};
 use lab_proxmox::Gib;
 use lab_proxmox::microk8s::{Addon, CloudImage, Cluster, Member, Node};
 use lab_proxmox::request::Request;
@@ -178,6 +178,7 @@ fn what_a_member_said_before_it_was_one_makes_nobody_forget_it() {
             why: Why::Declared,
             now: std::time::SystemTime::UNIX_EPOCH,
             seed: 0,
+            warnings: Warnings::default(),
         };
         loop {
             match member.apply(client, &op).await.unwrap() {

@@ -66,6 +66,18 @@ pub(crate) fn needy(stack: &Stack) -> Result<(), ProgramError> {
     Ok(())
 }
 
+/// A thing that has something to say, its secret among it.
+pub(crate) fn complaining(stack: &Stack) -> Result<(), ProgramError> {
+    let memory = stack.provider("memory", Memory::at("cellar"));
+    memory.resource("box").add(Thing {
+        complaint: Some("its lid is loose:".into()),
+        secret: Some(Secret::new("hunter2-hunter2".to_owned()).into()),
+        calls: 2,
+        ..Thing::new("box", "full")
+    });
+    Ok(())
+}
+
 struct Rack {
     says: &'static str,
 }

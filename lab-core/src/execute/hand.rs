@@ -54,6 +54,7 @@ impl Operation {
         let connected = ground.connections.at_hand(&self.spec.provider, &self.spec.realm);
         let Some(client) = connected else { return Hand::Unconnected };
         let op = self.op(ground, !self.deed.makes(), false, None);
+        let warnings = op.warnings.clone();
         let mut call = pin!(self.kind.apply(&client, &self.inputs, op, &ground.vault));
         // Asked once. Whoever has to wait for something is asked again where waiting holds up nobody.
         let mut once = Context::from_waker(Waker::noop());
@@ -63,6 +64,7 @@ impl Operation {
         // What cannot be stored is told where it fails this step alone.
         let Ok(made) = self.record(ground, made) else { return Hand::Busy };
         self.unannounced(ground, &made);
+        self.warn(ground, &warnings);
         Hand::Done(vec![self.beginning(), self.ready(made)])
     }
 }

@@ -27,7 +27,7 @@ pub use labdir::{LabDir, LabError, neighbours};
 pub use ledger::Ledger;
 pub use mount::{Mount, Mounts};
 pub use observe::{observe, settle};
-pub use progress::{Progress, STREAM, Sink, silent};
+pub use progress::{Progress, STREAM, Sink, Warned, silent};
 pub use rotate::{Rotated, rotate};
 pub use run::{Failure, Interrupt, Options, Report, execute};
 pub use saved::{Refused, SavedPlan, state_digest};

@@ -4,8 +4,8 @@ use super::connect::Connections;
 use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
 use crate::model::{
-    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Why,
-    seal_live,
+    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Warnings,
+    Why, seal_live,
 };
 use crate::plan::{Expected, Observations, Seen, Verdict, judge, known_tree, realm};
 use std::collections::BTreeMap;
@@ -114,6 +114,8 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
         why: Why::Declared,
         now: link.clock.now(),
         seed: 0,
+        // It is looked at only: nothing is done that a person would have to know more of.
+        warnings: Warnings::default(),
     };
     let found = match kind.find(&connected.client, op, vault).await {
         Ok(found) => found,

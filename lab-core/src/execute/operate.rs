@@ -8,7 +8,7 @@ use super::progress::{Progress, Sink};
 use super::run::Interrupt;
 use crate::model::{
     AnyClient, Begun, Class, Clock, Deed, Effect, Ended, ErasedOp, ErasedType, Error, Event, Found, Id, MadeRecord,
-    Mark, Owner, Path, Spec, Step, Tree, Urn, Vault, Why, panic_text, seal_live,
+    Mark, Owner, Path, Spec, Step, Tree, Urn, Vault, Warnings, Why, panic_text, seal_live,
 };
 use crate::plan::{Expected, Verdict, judge};
 use serde_json::Value;
@@ -336,8 +336,10 @@ impl Operation {
             let deleting = self.deed == Deed::Delete && self.undone.is_none();
             let cursor = self.undone.clone().or_else(|| self.cursor.clone());
             let op = self.op(ground, true, deleting, cursor);
-            let (kind, vault) = (self.kind.clone(), ground.vault.clone());
-            let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await?;
+            let (kind, vault, warnings) = (self.kind.clone(), ground.vault.clone(), op.warnings.clone());
+            let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await;
+            self.warn(ground, &warnings);
+            let found = found?;
             match found {
                 Ok(found) => return Ok(Looked::from(judge(found, &self.expected))),
                 Err(error) if error.class == Class::Gone => {
@@ -386,6 +388,7 @@ impl Operation {
             why: self.why,
             now: ground.clock.now(),
             seed: self.seed,
+            warnings: Warnings::default(),
         }
     }
 
@@ -453,18 +456,30 @@ impl Operation {
         };
         let op = self.op(ground, exists, self.deed == Deed::Delete, self.cursor.clone());
         let (kind, vault, inputs) = (self.kind.clone(), ground.vault.clone(), self.inputs.clone());
+        let warnings = op.warnings.clone();
         let answer = if self.deed == Deed::Delete {
             let call = async move { kind.delete(&client, op, &vault).await };
-            ground.call(deadline, call).await?.map(|step| match step {
-                Step::Done(made) => {
-                    Step::Done(crate::model::Made { id: made.id, outputs: Tree::default(), live: None, due: None })
-                }
-                Step::Next { cursor, why, pause, .. } => Step::Next { cursor, made: None, why, pause },
+            ground.call(deadline, call).await.map(|answer| {
+                answer.map(|step| match step {
+                    Step::Done(made) => {
+                        Step::Done(crate::model::Made { id: made.id, outputs: Tree::default(), live: None, due: None })
+                    }
+                    Step::Next { cursor, why, pause, .. } => Step::Next { cursor, made: None, why, pause },
+                })
             })
         } else {
-            ground.call(deadline, async move { kind.apply(&client, &inputs, op, &vault).await }).await?
+            ground.call(deadline, async move { kind.apply(&client, &inputs, op, &vault).await }).await
         };
-        Ok(answer)
+        self.warn(ground, &warnings);
+        Ok(answer?)
+    }
+
+    /// Tells what the provider wanted told in a call, whatever came of it.
+    pub(super) fn warn(&self, ground: &Ground, warnings: &Warnings) {
+        for message in warnings.take() {
+            let message = ground.vault.scrub(&message);
+            ground.tell(Progress::Warning { urn: Some(self.urn.clone()), message });
+        }
     }
 
     /// Makes durable where the operation stands.

@@ -2,7 +2,7 @@
 
 use crate::model::{Place, Urn};
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The version of the event stream. Raised when an event changes its meaning or loses a field.
 pub const STREAM: u32 = 1;
@@ -103,6 +103,45 @@ pub enum Progress {
 
 /// Where progress goes.
 pub type Sink = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// What a person should know though nothing failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warned {
+    /// About what; none: about the run.
+    pub urn: Option<Urn>,
+    /// What.
+    pub message: String,
+}
+
+/// The warnings of a run, each once.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Vec<Warned>>>);
+
+impl Heard {
+    /// Returns a sink that passes on what it is told, except for a warning that it has passed on before.
+    pub(super) fn listening(&self, sink: Sink) -> Sink {
+        let heard = self.clone();
+        Arc::new(move |progress| {
+            if let Progress::Warning { urn, message } = progress {
+                let warned = Warned { urn: urn.clone(), message: message.clone() };
+                let mut heard = heard.lock();
+                if heard.contains(&warned) {
+                    return;
+                }
+                heard.push(warned);
+            }
+            sink(progress);
+        })
+    }
+
+    pub(super) fn warnings(&self) -> Vec<Warned> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Warned>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Returns a sink that hears nothing.
 pub fn silent() -> Sink {

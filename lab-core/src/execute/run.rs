@@ -6,7 +6,7 @@ use super::hand::{self, Hand};
 use super::journal::storable;
 use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
-use super::progress::{Progress, STREAM, Sink, silent};
+use super::progress::{Heard, Progress, STREAM, Sink, Warned, silent};
 use super::seal::Ids;
 use crate::model::{
     Begun, Declared, Deed, Event, Link, Lock, Mark, NodeKind, Order, Record, Run, Status, Tree, Urn, Why,
@@ -101,6 +101,8 @@ pub struct Report {
     pub stopped: bool,
     /// How many frames were written, each with one flush.
     pub flushes: u64,
+    /// What a person should know though nothing failed: each once, in the order it was told.
+    pub warnings: Vec<Warned>,
 }
 
 /// A step that failed.
@@ -135,6 +137,8 @@ impl Report {
 pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link: Link, options: Options) -> Report {
     let mut report = Report::default();
     debug_assert!(plan.problems.is_empty(), "a plan with problems is not executed");
+    let heard = Heard::default();
+    let options = Options { sink: heard.listening(options.sink.clone()), ..options };
     let told = options.sink.clone();
     let before = ledger.flushes();
     told(&Progress::Began { version: STREAM, stack: plan.stack.clone(), steps: plan.steps.len() });
@@ -170,6 +174,7 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
         }
     }
     report.flushes = ledger.flushes() - before;
+    report.warnings = heard.warnings();
     told(&Progress::Ended {
         flushes: report.flushes,
         done: report.done.len(),

@@ -3,7 +3,7 @@
 use super::value::{self, Session, Vault};
 use super::{
     Change, Claim, Error, Found, Id, Impact, Link, Lock, Made, Op, Provider, Query, Realm, Resource, Result, Step,
-    Tree, Why,
+    Tree, Warnings, Why,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct ErasedOp {
     pub now: SystemTime,
     /// See [`Op::seed`].
     pub seed: u64,
+    /// See [`Op::warn`].
+    pub warnings: Warnings,
 }
 
 /// What a declaration is by itself. Each answer can fail on its own.
@@ -219,6 +221,7 @@ impl<P: Provider, R: Resource<P>> Typed<P, R> {
             why: op.why,
             now: op.now,
             seed: op.seed,
+            warnings: op.warnings,
         }
     }
 

@@ -35,7 +35,7 @@ pub use output::{Output, join};
 pub use placed::{PLACED, Placed};
 pub use provider::{
     Change, Class, Cursor, Data, Effect, Error, Found, Id, Impact, Made, Op, Order, Owner, Provider, Query, Realm,
-    Resource, Result, Step, Why,
+    Resource, Result, Step, Warnings, Why,
 };
 pub use rolling::{Act, Gate, Group, Rolling, When};
 pub use scope::{

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What can be declared, stored and handed to a provider: plain data.
@@ -173,6 +174,40 @@ pub struct Op<R> {
     pub now: SystemTime,
     /// Randomness of this operation: the same in every attempt. It is recorded in clear: no secret may come from it.
     pub seed: u64,
+    /// Where warnings go: see [`Op::warn`].
+    pub warnings: Warnings,
+}
+
+impl<R> Op<R> {
+    /// Tells a person what they should know of this operation though it did not fail: a task that ended in warnings, a
+    /// deprecated interface.
+    ///
+    /// It is told before the answer of this call is recorded, so a run that is killed in between tells it again and none
+    /// keeps it to itself; and once more when the run is over. The same words are told once in a run. Secrets that the run
+    /// knows are struck out.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.warnings.add(message);
+    }
+}
+
+/// What a provider wants to be told beside its answers. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Adds something to tell.
+    pub fn add(&self, message: impl Into<String>) {
+        self.lock().push(message.into());
+    }
+
+    /// Takes out what there is to tell, in order.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why an operation is done.

@@ -107,6 +107,9 @@ pub struct Thing {
     /// Bears no mark.
     #[serde(default)]
     pub unmarkable: bool,
+    /// What it warns of, with its secret, whenever something is done to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complaint: Option<String>,
 }
 
 /// What a [`Thing`] yields.
@@ -140,6 +143,7 @@ impl Thing {
             fragile: false,
             outside: false,
             unmarkable: false,
+            complaint: None,
         }
     }
 
@@ -252,6 +256,10 @@ impl Resource<Memory> for Thing {
 
     async fn apply(&self, place: &Place, op: &Op<Thing>) -> Result<Step<ThingOutputs>> {
         place.reach()?;
+        if let Some(complaint) = &self.complaint {
+            let secret = self.secret.as_ref().map(|secret| secret.get().expose().as_str());
+            op.warn(format!("{complaint} {}", secret.unwrap_or_default()).trim_end());
+        }
         let name = op.id.as_ref().map_or_else(|| self.known_as(&op.mark), |id| id.0.clone());
         let mark = if self.unmarkable { "" } else { op.mark.as_str() };
         let item = if op.cursor.is_some() && place.world.get(&place.name, &name).is_some_and(|item| item.unfinished > 0)

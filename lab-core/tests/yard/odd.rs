@@ -242,6 +242,8 @@ pub struct Odd {
     pub breaks: Option<String>,
     /// Said to be lost when it goes.
     pub holds: Option<String>,
+    /// What it warns of in every call.
+    pub warns: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -259,6 +261,12 @@ impl Odd {
 
     fn breaks(&self, function: &str) {
         assert!(self.breaks.as_deref() != Some(function), "upset");
+    }
+
+    fn warn(&self, op: &Op<Odd>, call: &str) {
+        if let Some(warns) = &self.warns {
+            op.warn(format!("{call}: {warns}"));
+        }
     }
 
     fn key(&self, mark: &str) -> String {
@@ -478,6 +486,7 @@ impl Resource<Shop> for Odd {
 
     async fn find(counter: &Counter, op: &Op<Odd>) -> Result<Found<OddOutputs>> {
         let Some(odd) = &op.inputs else { return Err(Error::invalid("nothing says what it is")) };
+        odd.warn(op, "find");
         counter.yard.contents().finds.push(odd.name.clone());
         let upset = counter.upset("find", &odd.name);
         Counter::before(upset).await?;
@@ -496,6 +505,7 @@ impl Resource<Shop> for Odd {
     }
 
     async fn apply(&self, counter: &Counter, op: &Op<Odd>) -> Result<Step<OddOutputs>> {
+        self.warn(op, "apply");
         let upset = counter.upset("apply", &self.name);
         Counter::before(upset).await?;
         match upset {
@@ -534,6 +544,7 @@ impl Resource<Shop> for Odd {
             (None, None) => return Err(Error::invalid("nothing says what is to be deleted")),
         };
         let name = op.inputs.as_ref().map_or(key.as_str(), |odd| odd.name.as_str()).to_owned();
+        op.inputs.iter().for_each(|odd| odd.warn(op, "delete"));
         let upset = counter.upset("delete", &name);
         Counter::before(upset).await?;
         let place = counter.place.clone();

@@ -2,7 +2,7 @@
 //! cluster is simulated, or a real API server where there is one: what is tested on one is tested on both.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use lab_core::{Clock, Data, Error, Found, Id, Link, Made, Op, Provider as _, Resource, Secret, Step, Why};
+use lab_core::{Clock, Data, Error, Found, Id, Link, Made, Op, Provider as _, Resource, Secret, Step, Warnings, Why};
 use lab_kube::{Client, Kubernetes, Object, ObjectOutputs};
 use lab_sim::kube::controllers::Settings;
 use lab_sim::kube::{Api, Fault, Faults, Options};
@@ -181,6 +181,7 @@ impl Cluster {
             why: Why::Declared,
             now: self.clock.now(),
             seed: 1,
+            warnings: Warnings::default(),
         }
     }
 

@@ -108,7 +108,11 @@ impl Resource<Proxmox> for Rollback {
         };
         if let Some(upid) = task.as_ref().and_then(|task| task.parse::<Upid>().ok()) {
             let vmid = self.nodes.get(node).map(|(vmid, _)| *vmid).unwrap_or_default();
-            match client.task(&upid).await? {
+            let ended = client.task(&upid).await?;
+            if let Task::Warned(said) = &ended {
+                op.warn(format!("VM {vmid}: {}: done, with {said}", phase.does()));
+            }
+            match ended {
                 Task::Runs => {
                     let why = format!("VM {vmid}: {}", phase.does());
                     return Ok(Step::next(json!(At { phase, node, task }), why, POLL));

@@ -3,7 +3,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 use lab_core::{
-    Class, Cursor, Effect, Error, Found, Id, Input, Made, Op, Owner, Provider, Query, Resource, Secret, Step, Why,
+    Class, Cursor, Effect, Error, Found, Id, Input, Made, Op, Owner, Provider, Query, Resource, Secret, Step, Warnings,
+    Why,
 };
 use lab_sim::{Contents, Disk, Machine as Hardware, Options, Rack, Running, gigabytes};
 use lab_talos::config::Role;
@@ -101,6 +102,7 @@ impl Lab {
             why: operation.why,
             now: self.running.link().clock.now(),
             seed: 1,
+            warnings: Warnings::default(),
         }
     }
 
