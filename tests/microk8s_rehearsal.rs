@@ -32,6 +32,35 @@ fn the_three_environments_are_rehearsed_side_by_side() {
     }
 }
 
+/// The simulated hosts cannot show the certificates of anybody's own.
+#[test]
+fn an_environment_that_pins_hosts_of_ones_own_is_rehearsed_all_the_same() {
+    let desk = Desk::new();
+    let text = std::fs::read_to_string("examples/microk8s/dev.toml").unwrap();
+    let own: String = text
+        .lines()
+        .map(|line| match line.trim().strip_prefix('"') {
+            Some(pin) if pin.matches(':').count() == 31 => format!("    \"00{}\n", &pin[2..]),
+            Some(_) | None => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(own.matches("\"00:").count(), 3, "{own}");
+    std::fs::write(desk.path("dev.toml"), own).unwrap();
+    let pattern = desk.path("{env}.toml").display().to_string();
+    let lab = || Lab::environments("microk8s", example::microk8s).configuration(&pattern).hardware(example::rack());
+    let (surroundings, transcript) = Surroundings::captured();
+    let exit = lab().run_with(["microk8s", "--env", "dev", "rehearse"], surroundings);
+    let said = transcript.out();
+    assert_eq!((exit, transcript.err().as_str()), (0, ""), "{said}");
+    assert!(said.contains("The second plan is empty"), "{said}");
+    // Whatever is no rehearsal meets the same hosts and refuses them.
+    let there = Simulated::start(&example::rack(), sim::Options::default());
+    let ran = desk.run(&there, &lab(), "up --yes --env dev");
+    assert_ne!(ran.exit, 0);
+    assert!((ran.out + &ran.err).contains("which is not a pinned one"));
+    assert_eq!(there.world()["proxmox"][0]["machines"], serde_json::json!({}));
+}
+
 #[test]
 fn a_clash_with_what_stands_in_the_same_rack_is_refused_with_both_sides() {
     let (there, desk) = (Simulated::start(&example::rack(), sim::Options::default()), Desk::new());

@@ -81,6 +81,12 @@ impl Fingerprint {
     }
 }
 
+impl From<[u8; 32]> for Fingerprint {
+    fn from(digest: [u8; 32]) -> Fingerprint {
+        Fingerprint(digest)
+    }
+}
+
 impl FromStr for Fingerprint {
     type Err = String;
 

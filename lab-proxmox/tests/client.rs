@@ -13,6 +13,10 @@ fn pinned(hosts: &[&str]) -> Trust {
     Trust::Fingerprints(fingerprints.collect())
 }
 
+fn another() -> lab_sim::proxmox::Cluster {
+    lab_sim::proxmox::Cluster { name: "another".into(), ..cluster() }
+}
+
 /// Asks for the version and returns the answer's release, or the problem.
 fn version(lab: &Lab, config: &Proxmox) -> Result<String, Problem> {
     let link = lab.running.link();
@@ -30,9 +34,39 @@ fn only_a_pinned_certificate_or_one_of_the_authority_is_accepted() {
     assert!(version(&lab, &one(pinned(&["pve1"]))).is_ok());
     assert_eq!(version(&lab, &one(pinned(&["pve2"]))), Err(Problem::Untrusted));
     assert!(version(&lab, &proxmox()).is_ok());
-    let mut others = cluster();
-    others.name = "another".into();
-    assert_eq!(version(&lab, &one(Trust::Authority(others.authority()))), Err(Problem::Untrusted));
+    assert_eq!(version(&lab, &one(Trust::Authority(another().authority()))), Err(Problem::Untrusted));
+}
+
+/// Whoever has put the fingerprints of their own hosts into the program can rehearse it all the same.
+#[test]
+fn in_a_rehearsal_the_simulated_host_is_accepted_for_the_pinned_one_and_nobody_else_is() {
+    let runtime = tokio_runtime();
+    let rack = lab_sim::Rack::new().proxmox(cluster());
+    let rehearsal = runtime.block_on(lab_core::execute::Simulator::start(&rack, 1)).unwrap();
+    let pins = [Trust::Fingerprints(vec![Fingerprint::of(b"my own host")]), Trust::Authority(another().authority())];
+    let asked = |trust: Trust, link: Link| {
+        let config = Proxmox { endpoints: vec!["10.0.0.11".into()], trust, ..proxmox() };
+        runtime.block_on(async {
+            let client = Client::new(&config, link).expect("a client");
+            client.send(&request::version()).await.map_err(|error| (error.problem, error.text))
+        })
+    };
+    for trust in pins {
+        assert!(asked(trust.clone(), rehearsal.link.clone()).is_ok());
+        // Somebody else in the host's place is refused there, too.
+        let others = [("10.0.0.11".to_owned(), [7; 32])].into();
+        let (problem, said) = asked(trust.clone(), rehearsal.link.clone().standing_in(others)).unwrap_err();
+        assert_eq!(problem, Problem::Untrusted);
+        assert!(said.contains("not that of the simulated host"), "{said}");
+        // The same way without a rehearsal: what is pinned is what counts.
+        let nobody = rehearsal.link.clone().standing_in(Default::default());
+        assert_eq!(asked(trust, nobody).unwrap_err().0, Problem::Untrusted);
+    }
+    // No other route has anybody stand in for anything.
+    let told = || [("10.0.0.11".to_owned(), [7; 32])].into();
+    for link in [Link::direct(), Link::through("192.0.2.1:8080".parse().unwrap())] {
+        assert_eq!(link.standing_in(told()).stand_in("10.0.0.11"), None);
+    }
 }
 
 #[test]

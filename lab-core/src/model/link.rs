@@ -4,6 +4,7 @@
 //! [`crate::execute::dial`]. What is deliberately not here: credentials, which belong to a provider's configuration.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -19,6 +20,8 @@ pub struct Link {
     /// The clock of the run.
     pub clock: Clock,
     world: Option<Arc<dyn Any + Send + Sync>>,
+    /// The SHA-256 of what stands in for a certificate, by host.
+    stand_ins: Arc<BTreeMap<String, [u8; 32]>>,
 }
 
 /// Which way connections go.
@@ -35,17 +38,38 @@ pub enum Route {
 impl Link {
     /// Returns a link that dials addresses directly, on the system's clock.
     pub fn direct() -> Link {
-        Link { route: Route::Direct, clock: Clock::system(), world: None }
+        Link::going(Route::Direct, None)
     }
 
     /// Returns a link that sends every connection through the HTTP CONNECT proxy at `proxy`.
     pub fn through(proxy: SocketAddr) -> Link {
-        Link { route: Route::Proxy(proxy), clock: Clock::system(), world: None }
+        Link::going(Route::Proxy(proxy), None)
     }
 
     /// Returns a link to a world in memory; nothing can be dialled. A provider gets the world back with [`Link::world`].
     pub fn memory<W: Any + Send + Sync>(world: Arc<W>) -> Link {
-        Link { route: Route::Nowhere, clock: Clock::system(), world: Some(world) }
+        Link::going(Route::Nowhere, Some(world))
+    }
+
+    fn going(route: Route, world: Option<Arc<dyn Any + Send + Sync>>) -> Link {
+        Link { route, clock: Clock::system(), world, stand_ins: Arc::default() }
+    }
+
+    /// Returns the same link, to simulated hosts that show certificates of their own: the SHA-256 of each, in DER, by the
+    /// name or the address that the host is reached by. Who rehearses a program in which the real hosts' certificates are
+    /// pinned meets these instead of them.
+    pub fn standing_in(mut self, certificates: BTreeMap<String, [u8; 32]>) -> Link {
+        self.stand_ins = Arc::new(certificates);
+        self
+    }
+
+    /// Returns the SHA-256 of the one certificate that is accepted at `host` in the place of what is pinned. There is none
+    /// where the outside is real, and none on a route that could lead there.
+    pub fn stand_in(&self, host: &str) -> Option<[u8; 32]> {
+        match self.route {
+            Route::Proxy(proxy) if proxy.ip().is_loopback() => self.stand_ins.get(host).copied(),
+            Route::Proxy(_) | Route::Direct | Route::Nowhere => None,
+        }
     }
 
     /// Returns the same link on another clock.

@@ -2,6 +2,7 @@
 
 use crate::provider::{Fingerprint, Trust};
 use lab_core::{Clock, Link};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
@@ -25,17 +26,11 @@ pub(super) fn config(link: &Link, trust: &Trust) -> Result<ClientConfig, String>
     // The provider is named each time: the process-wide one belongs to the user's program.
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(link.clock.clone())))
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions");
-    match trust {
+    let proof = match trust {
         Trust::Fingerprints(pinned) if pinned.is_empty() => {
-            Err("no fingerprint is given: `pvenode cert info` on a node shows its own".into())
+            return Err("no fingerprint is given: `pvenode cert info` on a node shows its own".into());
         }
-        Trust::Fingerprints(pinned) => Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { algorithms, pinned: pinned.clone() }))
-            .with_no_client_auth()),
+        Trust::Fingerprints(pinned) => Proof::Pinned(pinned.clone()),
         Trust::Authority(pem) => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -45,33 +40,57 @@ pub(super) fn config(link: &Link, trust: &Trust) -> Result<ClientConfig, String>
             if roots.is_empty() {
                 return Err("the authority holds no certificate".into());
             }
-            Ok(builder.with_root_certificates(roots).with_no_client_auth())
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+            Proof::Issued(verifier.map_err(|error| format!("the authority cannot be used: {error}"))?)
         }
-    }
+    };
+    Ok(ClientConfig::builder_with_details(provider, Arc::new(Time(link.clock.clone())))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { algorithms, proof, link: link.clone() }))
+        .with_no_client_auth())
 }
 
-/// Accepts the pinned certificates whatever their names and dates. That the server holds the key of the certificate is
-/// still checked: otherwise the fingerprint would prove nothing.
+/// What proves that a certificate is the right one.
 #[derive(Debug)]
-struct Pinned {
-    algorithms: WebPkiSupportedAlgorithms,
-    pinned: Vec<Fingerprint>,
+enum Proof {
+    /// It is one of these, whatever its names and dates.
+    Pinned(Vec<Fingerprint>),
+    /// It was issued by the authority, for the name, and is valid.
+    Issued(Arc<WebPkiServerVerifier>),
 }
 
-impl ServerCertVerifier for Pinned {
+/// Accepts a certificate by its proof; in a rehearsal the simulated host's own, and only that. That the server holds the
+/// key of the certificate is still checked: otherwise neither would prove anything.
+#[derive(Debug)]
+struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    proof: Proof,
+    link: Link,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let shown = Fingerprint::of(leaf);
-        if self.pinned.contains(&shown) {
-            return Ok(ServerCertVerified::assertion());
+        let refused = |why: &str| rustls::Error::General(format!("its certificate has the fingerprint {shown}, {why}"));
+        if let Some(stand_in) = self.link.stand_in(&name.to_str()) {
+            let same = shown == Fingerprint::from(stand_in);
+            let accepted = same.then(ServerCertVerified::assertion);
+            return accepted.ok_or_else(|| refused("which is not that of the simulated host"));
         }
-        Err(rustls::Error::General(format!("its certificate has the fingerprint {shown}, which is not a pinned one")))
+        match &self.proof {
+            Proof::Pinned(pinned) if pinned.contains(&shown) => Ok(ServerCertVerified::assertion()),
+            Proof::Pinned(_) => Err(refused("which is not a pinned one")),
+            Proof::Issued(authority) => authority.verify_server_cert(leaf, intermediates, name, stapled, now),
+        }
     }
 
     fn verify_tls12_signature(

@@ -177,6 +177,12 @@ impl Cluster {
 }
 
 impl Cluster {
+    /// Returns the SHA-256 of the certificate that a host shows.
+    pub(crate) fn certificate(&self, host: &Host) -> Option<[u8; 32]> {
+        let issued = tls::proxmox(&self.name, &host.name, Some(host.address)).ok()?;
+        Some(super::certificate::digest(&issued.certificate))
+    }
+
     /// Returns the certificate of the cluster's authority in PEM, `/etc/pve/pve-root-ca.pem` on its hosts.
     pub fn authority(&self) -> String {
         let Ok((certificate, _)) = tls::proxmox_authority(&self.name) else { return String::new() };
