@@ -53,6 +53,11 @@ fn four(stack: &Stack) -> Result<(), ProgramError> {
     declare(stack, &[1, 2, 3, 4], "1.34/stable", |cluster| cluster)
 }
 
+fn with_a_registry(stack: &Stack) -> Result<(), ProgramError> {
+    let addons = vec![Addon::Ingress, Addon::Registry, Addon::Rbac];
+    declare(stack, &[1, 2, 3], "1.34/stable", |cluster| Cluster { addons, ..cluster })
+}
+
 fn without_the_founder(stack: &Stack) -> Result<(), ProgramError> {
     declare(stack, &[2, 3, 4], "1.34/stable", |cluster| cluster)
 }
@@ -222,6 +227,36 @@ fn a_node_joins_and_another_leaves_and_the_rest_is_left_alone() {
     let state = lab.state();
     let kubeconfig = state.records.iter().find(|(urn, _)| urn.kind() == "microk8s:kubeconfig").unwrap();
     assert_eq!(kubeconfig.1.spec.inputs.value()["nodes"][0][1], "192.168.10.22");
+}
+
+#[test]
+fn an_add_on_that_is_added_later_is_turned_on_in_the_machines_that_are_there() {
+    let mut lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    let plan = text(&lab.planned(with_a_registry, Verb::Up, true));
+    for said in ["turns on registry", "turns on rbac"] {
+        assert!(plan.contains(said), "{said}: {plan}");
+    }
+    assert!(!plan.contains("turns on ingress") && !plan.contains("interrupts"), "{plan}");
+    let since = lab.running.calls().len();
+    // Killed half way, too: what is on is turned on once more, which does nothing.
+    let faults = Arc::new(Faults::none());
+    lab.run(with_a_registry, Verb::Up, &Arc::new(Faults::at(12, lab_core::execute::CallFault::StopAfter))).unwrap();
+    lab.crash();
+    assert!(lab.run(with_a_registry, Verb::Up, &faults).unwrap().complete());
+    lab.settled(with_a_registry);
+    assert_eq!(lab.world()["clusters"][0]["addons"], serde_json::json!(["dns", "ingress", "rbac", "registry"]));
+    let touched = changes(&lab, since);
+    let mut told: Vec<u32> =
+        touched.iter().filter(|call| call.ends_with("/agent/exec")).filter_map(|call| machine(call)).collect();
+    told.dedup();
+    assert_eq!(told, [11_001], "{touched:#?}");
+    assert!(
+        !touched.iter().any(|call| call.contains("/status/") || call.starts_with("DELETE") && call.contains("/qemu/"))
+    );
+    // What is taken out stays on, and is no step of a plan.
+    let plan = lab.planned(three, Verb::Up, true);
+    assert!(!plan.steps.iter().any(|step| step.urn.kind() == "microk8s:member"), "{}", text(&plan));
 }
 
 #[test]

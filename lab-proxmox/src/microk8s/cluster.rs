@@ -31,7 +31,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The channel of the snap. Another one is gone to node by node.
     pub channel: Channel,
-    /// What is turned on beside names. Add-ons stay as they are afterwards: MicroK8s does not upgrade them.
+    /// What is turned on beside names. One that is added later is turned on then. They stay as they are afterwards:
+    /// MicroK8s does not upgrade them, and one that is taken out of this list stays on.
     pub addons: Vec<Addon>,
     /// What the machines are made from.
     pub image: CloudImage,

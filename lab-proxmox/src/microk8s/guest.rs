@@ -64,8 +64,9 @@ impl Resource<Proxmox> for Token {
 
 /// A node as a member of its cluster.
 ///
-/// A new machine becomes one by itself; this waits until it says so in a file. Later it takes it to another channel.
-/// When its line goes, its pods are moved away and the cluster forgets it, before its machine goes.
+/// A new machine becomes one by itself; this waits until it says so in a file. Later it takes it to another channel, and
+/// turns on what is added to its add-ons; one that is taken out stays on, as what lives on it would go with it. When its
+/// line goes, its pods are moved away and the cluster forgets it, before its machine goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// The number of its machine.
@@ -82,7 +83,7 @@ pub struct Member {
     /// Whether it may go back to the minor version before: its machine was set back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rollback: bool,
-    /// What it has turned on for the cluster, for what a person should know of another channel. Only its founder has.
+    /// What it turns on for the cluster. Only its founder does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addons: Vec<Addon>,
 }
@@ -110,6 +111,8 @@ enum At {
 enum Stage {
     Refresh,
     Ready,
+    /// The add-on of this number, of those that are to be turned on.
+    Enable(usize),
     Drain,
     Remove,
     Act,
@@ -181,6 +184,17 @@ fn cursor<R>(op: &Op<R>) -> Option<At> {
 }
 
 impl Member {
+    /// Returns the add-ons that were not there before; all of them, where nothing is known of before.
+    fn missing(&self, prior: Option<&Member>) -> Vec<Addon> {
+        let known = |addon: &Addon| prior.is_some_and(|prior| prior.addons.iter().any(|on| on.name() == addon.name()));
+        self.addons.iter().filter(|addon| !known(addon)).cloned().collect()
+    }
+
+    fn turned_on(&self, prior: Option<&Member>) -> Vec<(Path, String)> {
+        let said = |addon: Addon| (Path::from("/addons"), format!("turns on {}", addon.name()));
+        self.missing(prior).into_iter().map(said).collect()
+    }
+
     fn made(&self) -> Step<MemberOutputs> {
         let outputs = MemberOutputs { name: self.name.clone(), channel: self.channel };
         Step::Done(Made::new(format!("node {}", self.name), outputs))
@@ -213,6 +227,7 @@ impl Resource<Proxmox> for Member {
                 let advice = addon.advice(prior.channel, self.channel);
                 reasons.extend(advice.map(|advice| (Path::from("/addons"), format!("{}: {advice}", addon.name()))));
             }
+            reasons.extend(self.turned_on(Some(prior)));
             return Change::Update(Impact {
                 reasons,
                 interrupts: Some(format!("the pods of {} move to other nodes while it restarts", self.name)),
@@ -229,7 +244,10 @@ impl Resource<Proxmox> for Member {
                 Order::DeleteFirst,
             );
         }
-        Change::None
+        match self.turned_on(Some(prior)) {
+            reasons if reasons.is_empty() => Change::None,
+            reasons => Change::Update(Impact { reasons, ..Impact::default() }),
+        }
     }
 
     // It becomes one by itself, whenever its machine has set itself up. So it is nobody else's before it is recorded,
@@ -257,6 +275,9 @@ impl Resource<Proxmox> for Member {
                 Err(why) => return Ok(Step::next(Value::Null, why, PAUSE)),
                 // A new machine has installed what it was told; one that was there before is taken to what is wanted.
                 Ok(channel) if channel == self.channel.to_string() && !op.exists => return Ok(self.made()),
+                Ok(_) if op.exists && op.inputs.as_ref().is_some_and(|prior| prior.channel == self.channel) => {
+                    At::Next { vmid, stage: Stage::Enable(0) }
+                }
                 Ok(_) => At::Next { vmid, stage: Stage::Refresh },
             },
         };
@@ -268,9 +289,20 @@ impl Resource<Proxmox> for Member {
         let ready = [MICROK8S, "status", "--wait-ready", "--timeout", "600"];
         let address = self.address.map(|address| address.to_string()).unwrap_or_default();
         let remove = ["/bin/bash", "-c", FORGET, "forget", self.name.as_str(), address.as_str()];
+        let missing = self.missing(op.inputs.as_ref().filter(|_| op.exists));
+        let argument;
+        let enable;
         let command: &[&str] = match stage {
             Stage::Refresh => &refresh,
             Stage::Remove => &remove,
+            Stage::Enable(n) => match missing.get(n) {
+                Some(addon) => {
+                    argument = addon.argument();
+                    enable = [MICROK8S, "enable", argument.as_str()];
+                    &enable
+                }
+                None => return Ok(self.made()),
+            },
             Stage::Ready | Stage::Drain | Stage::Act => &ready,
         };
         match run(client, at, command).await? {
@@ -285,6 +317,12 @@ impl Resource<Proxmox> for Member {
             Came::Ended(0, _) if stage == Stage::Refresh => {
                 let at = At::Next { vmid, stage: Stage::Ready };
                 Ok(Step::next(json!(at), format!("{} restarts", self.name), Duration::ZERO))
+            }
+            Came::Ended(0, _) if op.exists => {
+                let next = if let Stage::Enable(n) = stage { n + 1 } else { 0 };
+                let Some(addon) = missing.get(next) else { return Ok(self.made()) };
+                let at = At::Next { vmid, stage: Stage::Enable(next) };
+                Ok(Step::next(json!(at), format!("{} is turned on", addon.name()), Duration::ZERO))
             }
             Came::Ended(0, _) => Ok(self.made()),
             Came::Ended(code, output) => {
