@@ -27,6 +27,8 @@
 //! - **A provider** is one outside system and how to get into it; a provider that lives *inside* a resource, such as
 //!   Kubernetes inside a Talos cluster, connects once that exists. See [`Provider`].
 //! - **A secret** is a type, [`Secret`]: it cannot be printed, and never reaches the disk in clear.
+//! - **An asset** is what a program is made with beside its source: a bundle of manifests, a chart, pinned by its digest
+//!   and fetched once. See [`Stack::asset`], [`kube::ManifestBundle`] and [`kube::HelmChart`].
 //! - **A claim** is something occupied exclusively, such as an address. Two claims that overlap are a problem of the
 //!   plan, with both source lines. See [`Claim`].
 //! - **The plan** is complete before anything happens; **the run** may be killed anywhere and is simply run again.
@@ -42,7 +44,7 @@
 //! All are on by default; a program that needs less builds less: `talos`, `proxmox`, `kube`, `addons`, `plex`,
 //! `sim`.
 
-pub use lab_cli::{Environments, Lab, Surroundings, configuration};
+pub use lab_cli::{Environments, Lab, Machine, Surroundings, configuration};
 pub use lab_core::*;
 
 #[cfg(feature = "addons")]
