@@ -156,6 +156,55 @@ fn a_machine_that_is_lost_is_made_anew_and_takes_the_place_of_the_one_before_it(
     }
 }
 
+/// The first of [`three`] as a member.
+fn founder() -> Member {
+    Member {
+        vmid: 11_001,
+        name: "dev-1".into(),
+        channel: "1.34/stable".parse().unwrap(),
+        address: Some([192, 168, 10, 21].into()),
+        peers: vec![11_002, 11_003],
+        rollback: false,
+        addons: Vec::new(),
+    }
+}
+
+/// An operation on a member of which nothing is known.
+fn operation() -> Op<Member> {
+    Op {
+        mark: "a mark".into(),
+        id: None,
+        inputs: None,
+        exists: false,
+        deleting: false,
+        cursor: None,
+        why: Why::Declared,
+        now: std::time::SystemTime::UNIX_EPOCH,
+        seed: 0,
+        warnings: Warnings::default(),
+    }
+}
+
+/// When a whole cluster goes, the machine of a member that has left already goes while others still leave.
+#[test]
+fn a_member_leaves_though_the_machine_that_was_asked_for_it_goes_first() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    let leaving = Op { inputs: Some(founder()), exists: true, deleting: true, ..operation() };
+    let delete = |cursor: Value| {
+        let op = Op { cursor: (!cursor.is_null()).then_some(cursor), ..leaving.clone() };
+        lab.by_hand(async |client| Member::delete(client, &op).await.unwrap())
+    };
+    let Step::Next { cursor, why, .. } = delete(Value::Null) else { panic!("a drain takes a while") };
+    assert!(why.starts_with("VM 11002 runs `/snap/bin/microk8s kubectl drain dev-1"), "{why}");
+    lab.task(&Request::post("/nodes/pve2/qemu/11002/status/stop"));
+    lab.task(&Request::delete("/nodes/pve2/qemu/11002"));
+    let Step::Next { cursor, why, .. } = delete(cursor) else { panic!("nobody has forgotten it") };
+    assert_eq!((&cursor, why.as_str()), (&Value::Null, "VM 11002 is gone: another member is asked"));
+    let Step::Next { why, .. } = delete(cursor) else { panic!("a drain takes a while") };
+    assert!(why.starts_with("VM 11003 runs"), "{why}");
+}
+
 #[test]
 fn what_a_member_said_before_it_was_one_makes_nobody_forget_it() {
     let lab = Lab::new();
@@ -164,27 +213,8 @@ fn what_a_member_said_before_it_was_one_makes_nobody_forget_it() {
         // As it stands between a join that was refused and the end of the next attempt.
         let before = "rm -f /var/lib/lab/microk8s.done; echo 'failed to join: already known to dqlite' >/var/lib/lab/microk8s.err";
         client.run(11_001, &["/bin/bash", "-c", before]).await.unwrap();
-        let member = Member {
-            vmid: 11_001,
-            name: "dev-1".into(),
-            channel: "1.34/stable".parse().unwrap(),
-            address: Some([192, 168, 10, 21].into()),
-            peers: vec![11_002, 11_003],
-            rollback: false,
-            addons: Vec::new(),
-        };
-        let mut op = Op {
-            mark: "a mark".into(),
-            id: None,
-            inputs: Some(member.clone()),
-            exists: false,
-            deleting: false,
-            cursor: None,
-            why: Why::Declared,
-            now: std::time::SystemTime::UNIX_EPOCH,
-            seed: 0,
-            warnings: Warnings::default(),
-        };
+        let member = founder();
+        let mut op = Op { inputs: Some(member.clone()), ..operation() };
         loop {
             match member.apply(client, &op).await.unwrap() {
                 Step::Next { why, .. } if why.contains("ended with") || why.contains("in the place of") => return why,
