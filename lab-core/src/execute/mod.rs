@@ -12,6 +12,7 @@ pub mod lock;
 mod mount;
 mod observe;
 mod operate;
+mod pauses;
 mod progress;
 mod rotate;
 mod run;

@@ -4,6 +4,7 @@ use super::connect::{Connected, Connections};
 use super::faults::{CallFault, Faults};
 use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
+use super::pauses::Pauses;
 use super::progress::{Progress, Sink};
 use super::run::Interrupt;
 use crate::model::{
@@ -15,6 +16,7 @@ use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
 
 /// The first pause after a failure that may pass; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -30,6 +32,9 @@ pub(super) struct Ground {
     pub(super) sink: Sink,
     pub(super) interrupt: Interrupt,
     pub(super) faults: Arc<Faults>,
+    /// How many calls may be made at the same time.
+    pub(super) calls: Semaphore,
+    pub(super) pauses: Pauses,
 }
 
 /// One operation, with everything known that it needs.
@@ -117,6 +122,13 @@ impl Ground {
         deadline: SystemTime,
         call: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<Result<T, Error>, Stopped> {
+        let left = deadline.duration_since(self.clock.now()).unwrap_or_default();
+        let _turn = tokio::select! {
+            biased;
+            turn = self.calls.acquire() => turn.map_err(|_| Stopped)?,
+            () = self.clock.sleep(left) => return Ok(Err(Error::unreachable(CUT_SHORT))),
+            () = self.interrupt.abandoned() => return Err(Stopped),
+        };
         let fault = self.faults.next();
         match fault {
             Some(CallFault::StopBefore) => return Err(Stopped),
@@ -171,6 +183,16 @@ impl Ground {
             }
             () = self.clock.sleep(left) => Ok(Err(Error::unreachable("there was no connection before the deadline"))),
             () = self.interrupt.abandoned() => Err(Stopped),
+        }
+    }
+
+    /// Pauses, and leaves the turn to others where what is waited for `ripens`; returns false when the run is to end.
+    pub(super) async fn pause(&self, pause: Duration, ripens: bool) -> bool {
+        let _pausing = ripens.then(|| self.pauses.begin());
+        tokio::select! {
+            biased;
+            () = self.clock.sleep(pause) => true,
+            () = self.interrupt.any() => false,
         }
     }
 
@@ -335,7 +357,7 @@ impl Operation {
             };
             let deleting = self.deed == Deed::Delete && self.undone.is_none();
             let cursor = self.undone.clone().or_else(|| self.cursor.clone());
-            let op = self.op(ground, true, deleting, cursor);
+            let op = self.op(ground, self.begun || !self.deed.makes(), deleting, cursor);
             let (kind, vault, warnings) = (self.kind.clone(), ground.vault.clone(), op.warnings.clone());
             let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await;
             self.warn(ground, &warnings);
@@ -707,11 +729,8 @@ impl Operation {
     }
 
     async fn pause(&self, ground: &Ground, pause: Duration) -> Result<(), Halt> {
-        tokio::select! {
-            biased;
-            () = ground.clock.sleep(pause) => Ok(()),
-            () = ground.interrupt.any() => Err(Halt::Interrupted),
-        }
+        let ripens = self.kind.ripens() && self.shown.is_some();
+        if ground.pause(pause, ripens).await { Ok(()) } else { Err(Halt::Interrupted) }
     }
 }
 

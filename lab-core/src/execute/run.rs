@@ -6,6 +6,7 @@ use super::hand::{self, Hand};
 use super::journal::storable;
 use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
+use super::pauses::Pauses;
 use super::progress::{Heard, Progress, STREAM, Sink, Warned, silent};
 use super::seal::Ids;
 use crate::model::{
@@ -17,13 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
+
+/// How many steps may have begun and not ended, most of them waiting for something outside.
+const MOST: usize = 1000;
 
 /// How a plan is carried out.
 #[derive(Clone)]
 pub struct Options {
-    /// How many steps run at the same time.
+    /// How many steps are at work at the same time, and so the most calls. Those that wait for what was made to become
+    /// ready by itself are not counted.
     pub parallel: usize,
     /// Where progress goes.
     pub sink: Sink,
@@ -154,6 +159,8 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
         interrupt: options.interrupt.clone(),
         faults: options.faults.clone(),
         ledger: ledger.clone(),
+        calls: Semaphore::new(options.parallel.max(1)),
+        pauses: Pauses::default(),
     });
     let walk = Walk { plan, declared: declared.clone(), ledger: ledger.clone(), ground, options };
     walk.walk(&mut report).await;
@@ -272,7 +279,7 @@ impl Walk<'_> {
                 release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
             }
             failed.into_iter().for_each(|n| self.block(n, &waiters, &mut blocked));
-            while running.len() < self.options.parallel.max(1) && !self.ends(report) {
+            while self.has_room(running.len()) && !self.ends(report) {
                 let Some(n) = ready.far.pop_first() else { break };
                 if let Some(why) = self.too_late(n) {
                     self.hold_up(n, &why, &waiters, &mut blocked);
@@ -371,6 +378,8 @@ impl Walk<'_> {
                         }
                     }
                 }
+                // It left its turn to whoever is ready.
+                () = self.ground.pauses.another(), if !ready.far.is_empty() => {}
                 // What is at hand goes on, whoever else is waited for; but nothing does once the run is to end.
                 () = std::future::ready(()), if !ready.near.is_empty() && !self.ends(report) => {
                     tokio::task::yield_now().await;
@@ -387,6 +396,12 @@ impl Walk<'_> {
             self.tell(Progress::NotStarted { urn: step.urn.clone(), action: verb(&step.action), why: why.clone() });
             report.not_started.push((step.urn.clone(), why));
         }
+    }
+
+    /// Returns true when another step may begin beside the `running` ones.
+    fn has_room(&self, running: usize) -> bool {
+        let busy = running.saturating_sub(self.ground.pauses.count());
+        busy < self.options.parallel.max(1) && running < self.options.parallel.max(MOST)
     }
 
     /// Returns true when nothing new may start.
@@ -927,10 +942,8 @@ impl Question {
                 let error = format!("it did not hold within {} s: {said}", self.timeout.as_secs());
                 return Ending::Failed { error, hint: None, open: false };
             }
-            tokio::select! {
-                biased;
-                () = ground.clock.sleep(pause) => {}
-                () = ground.interrupt.any() => return Ending::Interrupted,
+            if !ground.pause(pause, false).await {
+                return Ending::Interrupted;
             }
         }
     }

@@ -67,6 +67,8 @@ pub trait ErasedType: Send + Sync {
     fn initial(&self) -> &'static [&'static str];
     /// See [`Resource::ONCE`].
     fn once(&self) -> bool;
+    /// See [`Resource::RIPENS`].
+    fn ripens(&self) -> bool;
     /// See [`Resource::GENERATED`].
     fn generated(&self) -> bool;
     /// Returns what a declaration is by itself: everything that planning asks of every one of them.
@@ -268,6 +270,9 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     }
     fn once(&self) -> bool {
         R::ONCE
+    }
+    fn ripens(&self) -> bool {
+        R::RIPENS
     }
     fn generated(&self) -> bool {
         R::GENERATED

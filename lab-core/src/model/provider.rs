@@ -72,6 +72,9 @@ pub trait Resource<P: Provider>: Data + Sized {
     /// True for what exists nowhere but in the state: a value that was generated, or handed out anew for whoever asks.
     /// It is never looked for, and making it has no effect outside.
     const GENERATED: bool = false;
+    /// True for what becomes ready by itself once it is made, such as a workload that others run. Whoever waits for it is
+    /// not counted among the steps that are at work: what it waits for may be one of those that have not begun.
+    const RIPENS: bool = false;
     /// What it yields.
     type Outputs: Data;
 
@@ -162,7 +165,8 @@ pub struct Op<R> {
     pub id: Option<Id>,
     /// The inputs begun or last applied; `None` when they can no longer be decoded.
     pub inputs: Option<R>,
-    /// For [`Resource::apply`]: true when the thing exists (update), false when it does not (create).
+    /// For [`Resource::apply`]: true when the thing exists (update), false when it does not (create). For
+    /// [`Resource::find`]: false when it was never begun to be made, true when it may be there by our own doing.
     pub exists: bool,
     /// True when the thing is to be deleted: a cursor is then one of [`Resource::delete`].
     pub deleting: bool,
