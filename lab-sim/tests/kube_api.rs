@@ -598,6 +598,18 @@ async fn a_watch_tells_what_happens_after_its_version() {
     }
 }
 
+/// A client lists, and watches from there: what happened in between is told, though nothing happens afterwards.
+#[tokio::test]
+async fn a_watch_tells_at_once_what_has_happened_since_its_version() {
+    let cluster = Cluster::new();
+    let list = cluster.get(MAPS).await.body;
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    cluster.apply(MAPS, &map("a", json!({})), "lab", "").await;
+    let mut watch = cluster.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    let line = watch.line().await.unwrap();
+    assert_eq!((&line["type"], &line["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("a")));
+}
+
 #[tokio::test]
 async fn a_watch_from_the_forgotten_past_is_expired() {
     let cluster = Cluster::new();

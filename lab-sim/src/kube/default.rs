@@ -11,6 +11,12 @@ use super::schema::{Field, Schema};
 
 /// Fills in the defaults of `object`, and writes quantities in their canonical form.
 pub(crate) fn default(kind: &Kind, object: &mut Value) {
+    // What is empty of the metadata is not written.
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let empty = |value: &Value| *value == json!({}) || *value == json!([]);
+        let may_be = ["labels", "annotations", "finalizers", "ownerReferences"];
+        metadata.retain(|name, value| !(may_be.contains(&name.as_str()) && empty(value)));
+    }
     if kind.custom.is_some() {
         super::decode::default(kind.schema(), object);
         return;

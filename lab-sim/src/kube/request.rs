@@ -366,7 +366,7 @@ impl Store {
             self.since(asked).map(drop)?;
         }
         let timeout = query.text("timeoutSeconds").parse().map_or(Duration::from_secs(1800), Duration::from_secs);
-        Ok(Watch {
+        let mut watch = Watch {
             kind: kind.clone(),
             namespace: namespace.into(),
             selector,
@@ -375,7 +375,11 @@ impl Store {
             timeout,
             bookmarks: query.flag("allowWatchBookmarks"),
             metadata_only,
-        })
+        };
+        // What has happened since the version that was asked for is told at once, and not with the next change.
+        let since = watch.next(self)?;
+        watch.initial.extend(since);
+        Ok(watch)
     }
 }
 
