@@ -6,6 +6,7 @@
 mod connection;
 mod credentials;
 mod inside;
+mod owned;
 mod process;
 
 use std::env;
@@ -23,7 +24,6 @@ use hyper_util::rt::TokioIo;
 use lab_core::Clock;
 use rustls::ClientConfig;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -31,6 +31,7 @@ use tokio_rustls::TlsConnector;
 use crate::kube::{self, front::Front};
 pub(crate) use connection::Connection;
 use credentials::{Credentials, FRONT, client};
+use owned::Owned;
 use process::Process;
 
 /// The variable that names the directory of the binaries.
@@ -129,7 +130,7 @@ pub struct ControlPlane {
     // In the order of their start; they end in the opposite one, before the directory that they write to goes.
     processes: Vec<Process>,
     inside: JoinHandle<()>,
-    directory: TempDir,
+    directory: Owned,
 }
 
 impl fmt::Debug for ControlPlane {
@@ -318,7 +319,7 @@ impl ControlPlane {
     }
 
     async fn attempt(assets: &Assets, scope: Scope, cluster: Option<&Membership>) -> io::Result<ControlPlane> {
-        let directory = tempfile::Builder::new().prefix("control-plane-").tempdir()?;
+        let directory = owned::directory(&env::temp_dir())?;
         let credentials = Credentials::generate().map_err(io::Error::other)?;
         let socket = directory.path().join("inside");
         let [etcd, peer, secure] = free_ports()?;
