@@ -141,7 +141,8 @@ fn what_kubectl_does_in_a_rehearsed_lab_is_found_and_explained() {
     // Drift.
     let low = r#"{"data": {"quality": "low"}}"#;
     person.kubectl(&["-n", "media", "patch", "configmap", "settings", "--type=merge", "-p", low], None);
-    says(&person.lab(USUAL, "drift", 0), &["/body/data/quality: declared high, last applied high, live low"]);
+    let drifted = "/body/data/quality: declared high, last applied high, live low, set by kubectl-patch";
+    says(&person.lab(USUAL, "drift", 0), &[drifted]);
     let changed = "/body/data/quality was changed by somebody else: \"high\" is \"low\"";
     says(&person.lab(USUAL, "preview --refresh", 0), &[changed, "/body/data/quality: set by kubectl-patch"]);
     person.lab(USUAL, "up --yes --refresh", 0);

@@ -51,7 +51,16 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
                 }
                 heading();
                 drifted += 1;
+                let kind = opened.declared.vocabulary.kind(&record.spec.kind);
+                let said = match (kind, &made.live) {
+                    (Some(kind), Some(live)) => {
+                        plan::said(kind.as_ref(), &record.spec.inputs, &live.value(), &opened.declared.vault)
+                    }
+                    _ => Vec::new(),
+                };
                 for drift in &found {
+                    let about = said.iter().filter(|(path, _)| path.covers(&drift.path) || drift.path.covers(path));
+                    let said: Vec<String> = about.map(|(_, why)| opened.declared.vault.scrub(why)).collect();
                     let side =
                         |value: Option<&Value>| value.map_or("absent".into(), |value| show::text(&redact(value)));
                     screen.line(
@@ -61,6 +70,7 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
                             (Tone::Plain, &format!("declared {}, ", side(drift.declared.as_ref()))),
                             (Tone::Plain, &format!("last applied {}, ", side(Some(&drift.applied)))),
                             (Tone::Update, &format!("live {}", side(drift.live.as_ref()))),
+                            (Tone::Faint, &said.iter().map(|why| format!(", {why}")).collect::<String>()),
                         ],
                     );
                     screen.event(
@@ -72,6 +82,7 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
                             "declared": drift.declared.as_ref().map(redact),
                             "applied": redact(&drift.applied),
                             "live": drift.live.as_ref().map(redact),
+                            "why": said,
                         }),
                     );
                 }

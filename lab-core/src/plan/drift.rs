@@ -1,6 +1,6 @@
 //! Three-way drift: what is declared, what was last applied, what is there.
 
-use crate::model::{Path, Urn, Vault};
+use crate::model::{Change, ErasedType, Path, Tree, Urn, Vault};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +29,14 @@ pub fn drift(urn: &Urn, declared: Option<&Value>, applied: &Value, live: &Value,
         found.push(Drift { urn: urn.clone(), path: path.clone(), declared, applied: applied.clone(), live });
     });
     found
+}
+
+/// Returns what a type says of what is not as it was `applied`, by path: who has set it, where that is known.
+pub fn said(kind: &dyn ErasedType, applied: &Tree, live: &Value, vault: &Vault) -> Vec<(Path, String)> {
+    match kind.change(applied, applied, Some(live), vault) {
+        Ok(Change::Update(impact) | Change::Replace(impact, _)) => impact.reasons,
+        Ok(Change::None | Change::Refuse(_)) | Err(_) => Vec::new(),
+    }
 }
 
 fn walk(applied: &Value, live: &Value, path: &Path, vault: &Vault, found: &mut dyn FnMut(&Path, &Value, &Value)) {

@@ -23,7 +23,7 @@ mod select;
 
 pub use claims::{ForeignClaim, Held};
 pub use diff::{Delta, diff};
-pub use drift::{Drift, drift};
+pub use drift::{Drift, drift, said};
 pub use graph::{Graph, render_graph};
 pub use judge::{Expected, Verdict, judge};
 pub(crate) use make::digest_of;
