@@ -4,10 +4,11 @@
 //! and nothing else: no file, no environment variable, no cluster that the user last chose.
 
 use crate::errors::{Call, Effect, Error, Problem, Status, broken, error, refused};
-use crate::json::{list as elements, text};
+use crate::explain::Reports;
+use crate::json::{list as elements, number, text};
 use crate::key::{Identity, Key, KeyError};
 use crate::kinds::{self, Kind};
-use crate::readiness::Related;
+use crate::mirror::{Mirror, Mirrors};
 use crate::request::{self, Apply, Expect, Propagation, Selection};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -16,7 +17,9 @@ use kube::config::{AuthInfo, Kubeconfig};
 use lab_core::{Clock, Link, Route};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long one call may take unless told otherwise.
@@ -34,6 +37,10 @@ pub struct Client {
     clock: Clock,
     /// When the certificate that we show expires, if we show one.
     expires: Option<Timestamp>,
+    mirrors: Arc<Mirrors>,
+    reports: Arc<Reports>,
+    /// Kinds that the cluster was found to serve.
+    served: Arc<Mutex<BTreeSet<Kind>>>,
 }
 
 impl fmt::Debug for Client {
@@ -60,6 +67,17 @@ pub enum Deleted {
     Gone,
     /// It is accepted and not finished. The object as it goes, if the server showed it.
     Leaving(Option<Value>),
+}
+
+/// A page of a list.
+pub(crate) struct Page {
+    pub(crate) items: Vec<Value>,
+    /// Where the next one begins; empty for the last.
+    pub(crate) next: String,
+    /// The version of the collection that all pages of the list show.
+    pub(crate) version: String,
+    /// How many objects are on the other pages, as far as the server says.
+    pub(crate) remaining: usize,
 }
 
 struct Answer {
@@ -95,7 +113,9 @@ impl Client {
         let server = config.cluster_url.to_string();
         let expires = expiry(&config.auth_info);
         let inner = kube::Client::try_from(config).map_err(|error| broken(&call, &error))?;
-        Ok(Client { inner, server, timeout: TIMEOUT, clock: link.clock.clone(), expires })
+        let clock = link.clock.clone();
+        let (mirrors, reports, served) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Client { inner, server, timeout: TIMEOUT, clock, expires, mirrors, reports, served })
     }
 
     /// Returns the same client with another limit for one call.
@@ -114,9 +134,13 @@ impl Client {
     ///
     /// Whatever a call can fail with; here and below see [`Problem`].
     pub async fn kind(&self, key: &Key) -> Result<Option<Kind>, Error> {
-        match kinds::known(&key.api_version, &key.kind) {
+        if let Some(kind) = kinds::known(&key.api_version, &key.kind) {
+            return Ok(Some(kind));
+        }
+        let is = |kind: &Kind| kind.api_version() == key.api_version && kind.kind == key.kind;
+        match self.remembered(is) {
             Some(kind) => Ok(Some(kind)),
-            None => self.served(key.group(), key.version(), &key.kind).await,
+            None => Ok(self.remember(self.served(key.group(), key.version(), &key.kind).await?)),
         }
     }
 
@@ -126,10 +150,23 @@ impl Client {
     ///
     /// Whatever a call can fail with.
     pub async fn kind_of(&self, identity: &Identity) -> Result<Option<Kind>, Error> {
-        match kinds::of_group(&identity.group, &identity.kind) {
-            Some(kind) => Ok(Some(kind)),
-            None => self.discover(&identity.group, &identity.kind).await,
+        if let Some(kind) = kinds::of_group(&identity.group, &identity.kind) {
+            return Ok(Some(kind));
         }
+        match self.remembered(|kind| kind.group == identity.group && kind.kind == identity.kind) {
+            Some(kind) => Ok(Some(kind)),
+            None => Ok(self.remember(self.discover(&identity.group, &identity.kind).await?)),
+        }
+    }
+
+    /// A kind that was served is asked for no more: whoever uses it learns when it is not any more.
+    fn remembered(&self, is: impl Fn(&Kind) -> bool) -> Option<Kind> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).iter().find(|kind| is(kind)).cloned()
+    }
+
+    fn remember(&self, kind: Option<Kind>) -> Option<Kind> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).extend(kind.clone());
+        kind
     }
 
     /// Asks the cluster for a kind, in the version of its group that it prefers among those that have it.
@@ -202,21 +239,47 @@ impl Client {
     ///
     /// Whatever a call can fail with.
     pub async fn list(&self, kind: &Kind, namespace: Option<&str>, what: &Selection) -> Result<Vec<Value>, Error> {
-        let place = namespace.map(|namespace| format!(" in {namespace}")).unwrap_or_default();
-        let call = call(format!("list {kind}{place}"), kind, false);
         let mut what = what.clone();
         let mut all = Vec::new();
         loop {
-            let mut page = self.send(&call, request::list(kind, namespace, &what)).await?.body;
-            what.from = text(&page, "/metadata/continue").to_owned();
-            match page.get_mut("items").map(Value::take) {
-                Some(Value::Array(items)) => all.extend(items),
-                _ => return Err(error(&call, Effect::None, Problem::Answer, "a list without items")),
-            }
+            let page = self.page(kind, namespace, &what).await?;
+            all.extend(page.items);
+            what.from = page.next;
             if what.from.is_empty() {
                 return Ok(all);
             }
         }
+    }
+
+    /// Reads one page of a list.
+    pub(crate) async fn page(&self, kind: &Kind, namespace: Option<&str>, what: &Selection) -> Result<Page, Error> {
+        let place = namespace.map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+        let call = call(format!("list {kind}{place}"), kind, false);
+        let mut page = self.send(&call, request::list(kind, namespace, what)).await?.body;
+        match page.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(Page {
+                items,
+                next: text(&page, "/metadata/continue").to_owned(),
+                version: text(&page, "/metadata/resourceVersion").to_owned(),
+                remaining: number(&page, "/metadata/remainingItemCount").unwrap_or(0).try_into().unwrap_or(0),
+            }),
+            _ => Err(error(&call, Effect::None, Problem::Answer, "a list without items")),
+        }
+    }
+
+    /// Returns the connection without what makes sense of its answers.
+    pub(crate) fn raw(&self) -> kube::Client {
+        self.inner.clone()
+    }
+
+    /// Returns what was read of namespaces to explain what is in them.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Returns what is known of the collection that an object is in.
+    pub(crate) fn mirror(&self, kind: &Kind, key: &Key) -> Arc<Mirror> {
+        self.mirrors.of(kind, key)
     }
 
     /// Returns whether the objects of a kind can be listed: a definition is established before it is served.
@@ -239,7 +302,15 @@ impl Client {
         let mut call = call(format!("{verb} {key}"), kind, !how.dry_run);
         call.must_not_exist = how.expect == Expect::Absent;
         let request = request::apply(kind, key, body, how).map_err(|error| unnamed(&call, &error))?;
-        let answer = self.send(&call, request).await?;
+        if how.dry_run {
+            let answer = self.send(&call, request).await?;
+            return Ok(Applied { object: answer.body, created: false, warnings: answer.warnings });
+        }
+        let mirror = self.mirror(kind, key);
+        // Whoever waits for the answer may be gone when it comes.
+        mirror.doubt(&key.name);
+        let answer = self.send(&call, request).await.inspect_err(|_| mirror.doubt(&key.name))?;
+        mirror.returned(&answer.body);
         Ok(Applied { object: answer.body, created: answer.code == StatusCode::CREATED, warnings: answer.warnings })
     }
 
@@ -251,55 +322,22 @@ impl Client {
     pub async fn delete(&self, kind: &Kind, key: &Key, uid: &str, how: Propagation) -> Result<Deleted, Error> {
         let call = call(format!("delete {key}"), kind, true);
         let request = request::delete(kind, key, uid, how).map_err(|error| unnamed(&call, &error))?;
-        match self.send(&call, request).await {
-            Ok(Answer { body, .. }) if text(&body, "/kind") == "Status" => Ok(Deleted::Gone),
-            Ok(Answer { body, .. }) if text(&body, "/metadata/deletionTimestamp").is_empty() => Ok(Deleted::Gone),
-            Ok(Answer { body, .. }) => Ok(Deleted::Leaving(Some(body))),
+        let mirror = self.mirror(kind, key);
+        mirror.doubt(&key.name);
+        let answer = self.send(&call, request).await;
+        if let Ok(Answer { body, .. }) = &answer
+            && text(body, "/kind") != "Status"
+            && !text(body, "/metadata/deletionTimestamp").is_empty()
+        {
+            mirror.returned(body);
+            return Ok(Deleted::Leaving(Some(body.clone())));
+        }
+        mirror.doubt(&key.name);
+        match answer {
+            Ok(_) => Ok(Deleted::Gone),
             Err(error) if matches!(error.problem, Problem::Missing | Problem::NamespaceMissing(_)) => Ok(Deleted::Gone),
             Err(error) => Err(error),
         }
-    }
-
-    /// Reads what explains the state of a live object: a workload's pods, a claim's class, and events about them.
-    ///
-    /// # Errors
-    ///
-    /// Whatever a call can fail with.
-    pub async fn related(&self, object: &Value) -> Result<Related, Error> {
-        let mut related = Related::default();
-        let namespace = Some(text(object, "/metadata/namespace")).filter(|namespace| !namespace.is_empty());
-        let Some(namespace) = namespace else { return Ok(related) };
-        let kind = text(object, "/kind");
-        if matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job")
-            && let Some(labels) = selector(object)
-            && let Some(pods) = kinds::known("v1", "Pod")
-        {
-            let what = Selection { labels, ..Selection::default() };
-            related.pods = self.list(&pods, Some(namespace), &what).await?;
-        }
-        let class = text(object, "/spec/storageClassName");
-        if kind == "PersistentVolumeClaim"
-            && !class.is_empty()
-            && let Some(kind) = kinds::known("storage.k8s.io/v1", "StorageClass")
-        {
-            let key =
-                Key { api_version: kind.api_version(), kind: kind.kind.clone(), namespace: None, name: class.into() };
-            related.storage_class = self.get(&kind, &key).await?;
-        }
-        let ready = |pod: &&Value| !matches!(crate::readiness::status(pod), crate::Readiness::Ready);
-        // A reason speaks of two pods; events of more are not asked for.
-        let about: Vec<String> = std::iter::once(object)
-            .chain(related.pods.iter().filter(ready).take(2))
-            .map(|about| text(about, "/metadata/uid").to_owned())
-            .filter(|uid| !uid.is_empty())
-            .collect();
-        if let Some(events) = kinds::known("v1", "Event") {
-            for uid in about {
-                let what = Selection { fields: format!("involvedObject.uid={uid}"), ..Selection::default() };
-                related.events.extend(self.list(&events, Some(namespace), &what).await?);
-            }
-        }
-        Ok(related)
     }
 
     async fn send(&self, call: &Call, request: Request<Vec<u8>>) -> Result<Answer, Error> {
@@ -370,27 +408,6 @@ fn warning(header: &http::HeaderValue) -> Option<String> {
     let text = header.to_str().ok()?;
     let quoted = text.split_once('"')?.1.rsplit_once('"')?.0;
     Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
-}
-
-/// A workload's selector in the form of a query; expressions of unknown operators select nothing.
-fn selector(object: &Value) -> Option<String> {
-    let selector = object.pointer("/spec/selector")?;
-    let mut terms = Vec::new();
-    for (label, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-        terms.push(format!("{label}={}", value.as_str()?));
-    }
-    for expression in elements(selector, "/matchExpressions") {
-        let values = elements(expression, "/values").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
-        let label = text(expression, "/key");
-        terms.push(match text(expression, "/operator") {
-            "In" => format!("{label} in ({values})"),
-            "NotIn" => format!("{label} notin ({values})"),
-            "Exists" => label.to_owned(),
-            "DoesNotExist" => format!("!{label}"),
-            _ => return None,
-        });
-    }
-    (!terms.is_empty()).then(|| terms.join(","))
 }
 
 /// Makes the configuration by hand: kube's own loaders read proxies from the environment.

@@ -43,7 +43,7 @@ impl Query<Kubernetes> for Existing {
         let Some(there) = client.get(&kind, &self.key).await? else {
             return waits(format!("there is no {} yet", self.key));
         };
-        match readiness(client, &there).await? {
+        match readiness(client, &there, true).await? {
             Readiness::Ready => Ok(Step::Done(Made::new(self.key.identity().to_string(), ObjectOutputs::of(&there)))),
             Readiness::Waiting { reason } | Readiness::Failed { reason } | Readiness::Terminating { reason } => {
                 waits(format!("{} is not ready: {reason}", self.key))

@@ -91,6 +91,21 @@ pub fn list(kind: &Kind, namespace: Option<&str>, selection: &Selection) -> Requ
     build(Method::GET, collection(kind, namespace), &query, None)
 }
 
+/// For how long a watch is asked for, in seconds: less than what servers and proxies give it anyway.
+const WATCH: u32 = 290;
+
+/// Watches the objects of a kind, of one namespace or of all, from a version on.
+pub fn watch(kind: &Kind, namespace: Option<&str>, version: &str) -> Request<Vec<u8>> {
+    let timeout = WATCH.to_string();
+    let query = [
+        ("watch", "true"),
+        ("allowWatchBookmarks", "true"),
+        ("resourceVersion", version),
+        ("timeoutSeconds", timeout.as_str()),
+    ];
+    build(Method::GET, collection(kind, namespace), &query, None)
+}
+
 /// Applies a body, with strict validation: a field that the kind does not have is an error.
 ///
 /// # Errors
@@ -273,6 +288,10 @@ mod tests {
             "GET /api/v1/namespaces/media/pods?limit=500&labelSelector=app%20in%20%28a%2Cb%29&continue=x%3D"
         );
         assert_eq!(line(&list(&kind, None, &Selection::default())), "GET /api/v1/pods?limit=500");
+        assert_eq!(
+            line(&watch(&kind, Some("media"), "7")),
+            "GET /api/v1/namespaces/media/pods?watch=true&allowWatchBookmarks=true&resourceVersion=7&timeoutSeconds=290"
+        );
         assert_eq!(line(&group("metallb.io")), "GET /apis/metallb.io");
         assert_eq!(line(&resources("", "v1")), "GET /api/v1");
     }

@@ -25,6 +25,9 @@ use std::time::{Duration, SystemTime};
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// For how many seconds what it takes to explain why an object is not ready is not asked for, where many are waited for.
+const UNEXPLAINED: u64 = 3;
+
 /// The name under which values are owned that are only given at first. The first apply makes the object with them, as
 /// [`crate::request::MANAGER`]; a second one owns them under this name, and every later one leaves them out: without
 /// another owner they would then be removed.
@@ -40,6 +43,9 @@ struct Cursor {
     /// far as we know, and what is there may be the object before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     applied: Option<String>,
+    /// Since when it is waited for, in seconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     /// Since when it says that it failed, in seconds of Unix time.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<u64>,
@@ -59,6 +65,7 @@ impl Cursor {
 impl<K: Data> Resource<Kubernetes> for Object<K> {
     const TYPE: &'static str = "kubernetes:object";
     const INITIAL: &'static [&'static str] = &["/initial"];
+    const RIPENS: bool = true;
     type Outputs = ObjectOutputs;
 
     fn id(&self) -> Option<Id> {
@@ -117,7 +124,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
 
     async fn find(client: &Client, op: &Op<Object<K>>) -> Result<Found<ObjectOutputs>> {
         let Some((kind, key)) = target(client, op).await? else { return Ok(Found::Absent) };
-        let Some(there) = client.get(&kind, &key).await? else { return Ok(Found::Absent) };
+        let Some(there) = client.look(&kind, &key, !op.exists).await? else { return Ok(Found::Absent) };
         let cursor = Cursor::of(op).filter(|cursor| cursor.uid == text(&there, "/metadata/uid"));
         if op.deleting && op.cursor.is_some() && cursor.is_none() {
             // Ours is gone; what has its name now is another.
@@ -129,10 +136,13 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         };
         // How long it had failed when it was last looked at says nothing about today.
         let applied = cursor.and_then(|cursor| cursor.applied).filter(|_| !op.deleting);
-        let cursor = Cursor { uid: text(&there, "/metadata/uid").to_owned(), applied, failing: None };
+        let uid = text(&there, "/metadata/uid").to_owned();
+        let cursor = Cursor { uid, applied, since: Some(seconds(op.now)), failing: None };
         let made = made(&key, op.inputs.as_ref(), &there)?;
         let waits = |why: String| Step::Next { cursor: cursor.write(), made: Some(made.clone()), why, pause: PAUSE };
-        Ok(match readiness(client, &there).await? {
+        // Where many are looked at, nobody reads why this one is not ready.
+        let alone = !client.mirror(&kind, &key).is_live();
+        Ok(match readiness(client, &there, alone).await? {
             Readiness::Terminating { reason } => Found::Leaving(owner, reason),
             Readiness::Ready if first_is_pending(&there) => {
                 Found::Present(owner, waits("its initial values are not owned yet".into()))
@@ -155,7 +165,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         // What was just proven to be absent need not be asked for.
         let there = match (&cursor, op.exists) {
             (None, false) => None,
-            (Some(_), _) | (None, true) => client.get(&kind, &key).await?,
+            (Some(_), _) | (None, true) => client.look(&kind, &key, false).await?,
         };
         let call = Call { client, kind: &kind, key: &key, mark: &op.mark, now: op.now, warnings: &op.warnings };
         let Some(there) = there else {
@@ -189,7 +199,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
 
     async fn delete(client: &Client, op: &Op<Object<K>>) -> Result<Step<()>> {
         let Some((kind, key)) = target(client, op).await? else { return Ok(Step::gone()) };
-        let Some(there) = client.get(&kind, &key).await? else { return Ok(Step::gone()) };
+        let Some(there) = client.look(&kind, &key, false).await? else { return Ok(Step::gone()) };
         let uid = text(&there, "/metadata/uid").to_owned();
         let next = |why: String, pause| {
             let cursor = Cursor { uid: uid.clone(), ..Cursor::default() };
@@ -244,6 +254,25 @@ impl Call<'_> {
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Returns for how many seconds the object is waited for.
+    fn waited(&self, cursor: &Cursor) -> u64 {
+        cursor.since.map_or(u64::MAX, |since| seconds(self.now).saturating_sub(since))
+    }
+
+    /// Returns how long to wait before looking again: less where a look costs no call.
+    fn pause(&self, cursor: &Cursor) -> Duration {
+        match self.waited(cursor) {
+            _ if !self.is_one_of_many() => PAUSE,
+            0..2 => PAUSE / 10,
+            2..10 => PAUSE / 3,
+            _ => PAUSE,
+        }
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.client.mirror(self.kind, self.key).is_live()
+    }
 }
 
 impl<K: Data> Object<K> {
@@ -295,8 +324,10 @@ impl<K: Data> Object<K> {
     /// Says how far the object is right after an apply; who must wait looks again.
     fn applied(&self, call: Call<'_>, there: &Value) -> Result<Step<ObjectOutputs>> {
         let applied = Some(digest(&self.shown().map_err(invalid)?));
-        let cursor = Cursor { uid: text(there, "/metadata/uid").to_owned(), applied, failing: None };
+        let uid = text(there, "/metadata/uid").to_owned();
+        let cursor = Cursor { uid, applied, since: Some(seconds(call.now)), failing: None };
         let made = made(call.key, Some(self), there)?;
+        let pause = call.pause(&cursor);
         let next = |why: String, pause| Step::Next { cursor: cursor.write(), made: Some(made.clone()), why, pause };
         Ok(match status(there) {
             _ if first_is_pending(there) => next("its initial values are not owned yet".into(), Duration::ZERO),
@@ -304,7 +335,7 @@ impl<K: Data> Object<K> {
             Readiness::Ready if is_definition(there) => next("its kind is not served yet".into(), PAUSE),
             Readiness::Ready => Step::Done(made),
             Readiness::Waiting { reason } | Readiness::Failed { reason } | Readiness::Terminating { reason } => {
-                next(reason, PAUSE)
+                next(reason, pause)
             }
         })
     }
@@ -314,13 +345,14 @@ impl<K: Data> Object<K> {
         let made = made(call.key, Some(self), there)?;
         let next = |failing, why| {
             let cursor = Cursor { failing, ..cursor.clone() };
-            Ok(Step::Next { cursor: cursor.write(), made: Some(made.clone()), why, pause: PAUSE })
+            Ok(Step::Next { cursor: cursor.write(), made: Some(made.clone()), why, pause: call.pause(&cursor) })
         };
-        match readiness(call.client, there).await? {
+        let explained = !call.is_one_of_many() || call.waited(&cursor) >= UNEXPLAINED;
+        match readiness(call.client, there, explained).await? {
             Readiness::Ready => Ok(Step::Done(made)),
             Readiness::Waiting { reason } | Readiness::Terminating { reason } => next(None, reason),
             Readiness::Failed { reason } => {
-                let now = call.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                let now = seconds(call.now);
                 let since = cursor.failing.unwrap_or(now);
                 if now.saturating_sub(since) < GRACE_SECONDS {
                     return next(Some(since), reason);
@@ -339,6 +371,10 @@ fn others(seen: Option<&Value>) -> Vec<(Path, String)> {
     taken
         .map(|(pointer, manager)| (Path::from(format!("/body{pointer}").as_str()), format!("set by {manager}")))
         .collect()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn invalid(error: impl std::fmt::Display) -> Error {
@@ -391,8 +427,10 @@ async fn target<K: Data>(client: &Client, op: &Op<Object<K>>) -> Result<Option<(
     }))
 }
 
-/// Returns how far an object is, with the words of whatever explains it.
-pub(crate) async fn readiness(client: &Client, object: &Value) -> Result<Readiness> {
+/// Returns how far an object is, where it is to be `explained` with the words of whatever says why.
+pub(crate) async fn readiness(client: &Client, object: &Value, explained: bool) -> Result<Readiness> {
+    // A claim whose class waits for its first pod is ready, and only the class says so.
+    let explained = explained || text(object, "/kind") == "PersistentVolumeClaim";
     match status(object) {
         Readiness::Ready if is_definition(object) => match Kind::defined_by(object).first() {
             Some(kind) if !client.listable(kind).await? => {
@@ -400,12 +438,15 @@ pub(crate) async fn readiness(client: &Client, object: &Value) -> Result<Readine
             }
             Some(_) | None => Ok(Readiness::Ready),
         },
-        Readiness::Waiting { .. } | Readiness::Failed { .. } => {
+        Readiness::Waiting { .. } | Readiness::Failed { .. } if explained => {
             // An explanation that cannot be had is no reason to fail.
             let related = client.related(object).await.unwrap_or_else(|_| Related::default());
             Ok(status_with(object, &related))
         }
-        decided @ (Readiness::Ready | Readiness::Terminating { .. }) => Ok(decided),
+        decided @ (Readiness::Ready
+        | Readiness::Terminating { .. }
+        | Readiness::Waiting { .. }
+        | Readiness::Failed { .. }) => Ok(decided),
     }
 }
 

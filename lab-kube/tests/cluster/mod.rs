@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
@@ -56,6 +56,8 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) clock: Clock,
     mutations: Arc<Mutex<Vec<String>>>,
+    reads: Arc<Mutex<Vec<String>>>,
+    refused: Arc<AtomicBool>,
     lost: Arc<AtomicUsize>,
 }
 
@@ -86,10 +88,13 @@ impl Cluster {
 
     async fn of(server: Server, clock: Clock, inside: Inside) -> Cluster {
         let (mutations, lost) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (reads, refused) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (log, losing) = (mutations.clone(), lost.clone());
+        let (read, refusing) = (reads.clone(), refused.clone());
         let faults: Arc<Faults> = Arc::new(move |method: &str, path: &str| {
             if method == "GET" {
-                return Fault::None;
+                read.lock().unwrap().push(path.to_owned());
+                return if refusing.load(Ordering::SeqCst) { Fault::DropBefore } else { Fault::None };
             }
             log.lock().unwrap().push(format!("{method} {path}"));
             let lose = losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
@@ -109,7 +114,7 @@ impl Cluster {
         }
         let provider = Kubernetes::stated("test", Secret::new(kubeconfig.clone()));
         let client = provider.connect(Link::direct().on(clock.clone())).await.unwrap();
-        let cluster = Cluster { server, kubeconfig, client, clock, mutations, lost };
+        let cluster = Cluster { server, kubeconfig, client, clock, mutations, reads, refused, lost };
         if inside == Inside::Everything {
             cluster.node();
         }
@@ -146,6 +151,23 @@ impl Cluster {
     /// Returns the calls since the last time that could have changed something.
     pub(crate) fn mutations(&self) -> Vec<String> {
         std::mem::take(&mut *self.mutations.lock().unwrap())
+    }
+
+    /// Returns the paths that were read since the last time; a watch is one of its collection.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        std::mem::take(&mut *self.reads.lock().unwrap())
+    }
+
+    /// Drops the connections on which something is read from now on, or no more.
+    pub(crate) fn refuse_reads(&self, refuse: bool) {
+        self.refused.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Does something of which the server tells nobody, and which it has forgotten afterwards. On one thread.
+    pub(crate) fn unseen(&self, does: impl FnOnce()) {
+        let Server::StandIn(api) = &self.server else { panic!("a real server forgets after minutes") };
+        does();
+        api.compact();
     }
 
     /// Makes a request as somebody else.
