@@ -314,6 +314,21 @@ impl Client {
         Ok(Applied { object: answer.body, created: answer.code == StatusCode::CREATED, warnings: answer.warnings })
     }
 
+    /// Patches an object with the operations of a JSON patch (RFC 6902), and returns it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a call can fail with; [`Problem::Stale`] when the patch names another version of the object.
+    pub async fn patch(&self, kind: &Kind, key: &Key, operations: &Value) -> Result<Value, Error> {
+        let call = call(format!("patch {key}"), kind, true);
+        let request = request::patch(kind, key, operations).map_err(|error| unnamed(&call, &error))?;
+        let mirror = self.mirror(kind, key);
+        mirror.doubt(&key.name);
+        let answer = self.send(&call, request).await.inspect_err(|_| mirror.doubt(&key.name))?;
+        mirror.returned(&answer.body);
+        Ok(answer.body)
+    }
+
     /// Deletes the object of this uid and no other.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! Deliberately not here: kube and k8s-openapi types in any signature. Both break with every Kubernetes release, so
 //! an object is anything that serialises to one.
 
+mod adopt;
 pub mod body;
 pub mod bundle;
 mod claims;

@@ -182,7 +182,7 @@ fn keys(elements: &[Value], there: &[Value], owned: Option<&Value>) -> Option<Ve
 }
 
 /// A key that is left out stands for its default, which the other side then shows.
-fn agree(one: Option<&Value>, other: Option<&Value>) -> bool {
+pub(crate) fn agree(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one == other,
         (None, Some(default)) | (Some(default), None) => default == "TCP",

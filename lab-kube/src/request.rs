@@ -133,6 +133,17 @@ pub fn apply(kind: &Kind, key: &Key, body: &Value, how: &Apply) -> Result<Reques
     Ok(build(Method::PATCH, path, &query, Some(("application/apply-patch+yaml", body))))
 }
 
+/// Patches an object with the operations of a JSON patch (RFC 6902).
+///
+/// # Errors
+///
+/// See [`get`].
+pub fn patch(kind: &Kind, key: &Key, operations: &Value) -> Result<Request<Vec<u8>>, KeyError> {
+    let query = [("fieldManager", MANAGER), ("fieldValidation", "Strict")];
+    let body = ("application/json-patch+json", operations.clone());
+    Ok(build(Method::PATCH, object(kind, key)?, &query, Some(body)))
+}
+
 /// Deletes the object of this uid, and no other that got its name since.
 ///
 /// # Errors

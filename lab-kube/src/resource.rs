@@ -1,5 +1,6 @@
 //! How an object is found, applied and deleted.
 
+use crate::adopt::takeover;
 use crate::body::{self, INITIAL, apply_body, mark_of, put};
 use crate::claims::{claims, may_claim};
 use crate::client::{Client, Deleted};
@@ -194,7 +195,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
         if cursor.applied.as_ref() == Some(&sent) && holds_secrets(self, &there).map_err(invalid)? {
             return self.settle(call, cursor, &there).await;
         }
-        self.update(call, cursor, &there).await
+        self.update(call, cursor, &there, op.inputs.as_ref()).await
     }
 
     async fn delete(client: &Client, op: &Op<Object<K>>) -> Result<Step<()>> {
@@ -290,11 +291,25 @@ impl<K: Data> Object<K> {
     }
 
     /// Changes the object of this uid; what others have set in our fields is taken back.
-    async fn update(&self, call: Call<'_>, cursor: Cursor, there: &Value) -> Result<Step<ObjectOutputs>> {
+    async fn update(
+        &self,
+        call: Call<'_>,
+        cursor: Cursor,
+        there: &Value,
+        prior: Option<&Object<K>>,
+    ) -> Result<Step<ObjectOutputs>> {
         let desired = self.desired().map_err(invalid)?;
         if let Verdict::Refused(reasons) = verdict(there, &desired) {
             let reasons: Vec<String> = reasons.into_iter().map(|reason| reason.text).collect();
             return Err(Error::invalid(format!("apply {}: {}", call.key, reasons.join("; "))));
+        }
+        // What was imported is not ours yet: an apply would leave what it does not mention.
+        let declared = prior.unwrap_or(self).desired().map_err(invalid)?;
+        if let Some(patch) = takeover(there, &declared) {
+            let there = call.client.patch(call.kind, call.key, &patch).await?;
+            let made = Some(made(call.key, Some(self), &there)?);
+            let why = "its fields are taken over from those who had set them".into();
+            return Ok(Step::Next { cursor: cursor.write(), made, why, pause: Duration::ZERO });
         }
         let body = apply_body(desired, call.mark);
         let there = call.send(&body, &Apply { force: true, ..Apply::update(cursor.uid) }).await?;

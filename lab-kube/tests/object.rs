@@ -174,6 +174,41 @@ async fn a_selector_means_another_object_and_a_smaller_claim_is_refused(cluster:
     assert_eq!(cluster.mutations(), [] as [&str; 0]);
 }
 
+/// What `kubectl apply` made on its side is owned by an `Update` of its own, and a field of that stays when an apply of
+/// ours leaves it out.
+async fn what_somebody_made_without_applying_it_is_taken_over(cluster: Inside::Nothing) {
+    let mut theirs = deployment("nginx:1", 2).body;
+    theirs["metadata"]["labels"] = json!({"team": "a", "theirs": "yes"});
+    theirs["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"});
+    let before = cluster.other("POST", "/apis/apps/v1/namespaces/default/deployments", theirs);
+    // It was imported like this.
+    let mut imported = deployment("nginx:1", 2);
+    imported.body["metadata"]["labels"] = json!({"team": "a"});
+    let Found::Present(Owner::Unmarked, _) = cluster.find(&imported).await.unwrap() else { panic!() };
+
+    let wanted = deployment("nginx:1", 2);
+    let op = |cursor| Op { inputs: Some(imported.clone()), ..cluster.op(&wanted, true, cursor) };
+    let (cursor, why) = next(wanted.apply(&cluster.client, &op(None)).await.unwrap());
+    assert_eq!(why, "its fields are taken over from those who had set them");
+    let taken = cluster.read(DEPLOYMENT).unwrap();
+    assert_eq!(taken["spec"], before["spec"]);
+    assert_eq!(taken["metadata"]["labels"], before["metadata"]["labels"]);
+    assert_eq!(taken["metadata"].get("annotations"), None);
+    next(wanted.apply(&cluster.client, &op(Some(cursor))).await.unwrap());
+    let after = cluster.read(DEPLOYMENT).unwrap();
+    assert_eq!(after["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "lab", "theirs": "yes"}));
+    assert_eq!(after["spec"], before["spec"], "nothing restarts");
+    // Of a Deployment, a real server counts another annotation as a generation, too; pods come of the template alone.
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(cluster.mutations(), [format!("PATCH {DEPLOYMENT}"), format!("PATCH {DEPLOYMENT}")]);
+    // From here on it is as if we had made it.
+    let mut fewer = deployment("nginx:1", 2);
+    fewer.body["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
+    next(fewer.apply(&cluster.client, &cluster.op(&fewer, true, None)).await.unwrap());
+    let resources = "/spec/template/spec/containers/0/resources";
+    assert_eq!(cluster.read(DEPLOYMENT).unwrap().pointer(resources), Some(&json!({})));
+}
+
 async fn a_deletion_waits_for_finalizers_and_names_them(cluster: Inside::Nothing) {
     let mut object = settings(&[]);
     object.body["metadata"]["finalizers"] = json!(["example.org/keep"]);
