@@ -7,7 +7,7 @@
 use lab::prelude::*;
 use lab::{Change, Error, Found, Handle, Impact, Link, Made, Op, Path, Provider, Realm, Resource, Step, Tree, Types};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 
 /// A hundred thousand resources are some ten million pieces of memory; the system's own way with them is half of the time.
@@ -102,7 +102,7 @@ fn read(file: &OsStr) -> Result<Vec<Entry>, ProgramError> {
 /// it does not recurse, so a chain may be as long as the file).
 fn sorted(entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
     let mut positions = BTreeMap::new();
-    let mut names = BTreeMap::new();
+    let mut names = HashMap::new();
     let who = |n: usize| format!("entry {n} (k {}, {:?})", entries[n].k, entries[n].name);
     for (n, entry) in entries.iter().enumerate() {
         lab::Urn::valid_part(&entry.name).map_err(|why| format!("{}: {why}", who(n)))?;

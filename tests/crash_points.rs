@@ -53,7 +53,7 @@ impl Shape {
         let mut providers = BTreeMap::new();
         for name in declared.providers.keys() {
             // Every node of a provider has its provider's edges; what all of them have is what the provider needs.
-            let all = declared.nodes.iter().zip(&graph.edges).filter(|(node, _)| node.provider == *name);
+            let all = declared.nodes.iter().zip(&graph.edges).filter(|(node, _)| node.provider.as_str() == name);
             let common = all.map(|(_, edges)| edges.iter().cloned().collect::<BTreeSet<_>>());
             let common = common.reduce(|all, one| all.intersection(&one).cloned().collect()).unwrap_or_default();
             let container = common.iter().find(|edge| edge.kind == EdgeKind::Container).map(|edge| edge.to.clone());
@@ -62,7 +62,7 @@ impl Shape {
         }
         let lines = graph.order.iter().enumerate().map(|(n, position)| {
             let node = &declared.nodes[*position];
-            let from_provider: Vec<&Urn> = match &providers[&node.provider] {
+            let from_provider: Vec<&Urn> = match &providers[node.provider.as_str()] {
                 Some((container, needs)) => needs.iter().chain([container]).collect(),
                 None => Vec::new(),
             };

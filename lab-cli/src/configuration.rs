@@ -27,7 +27,7 @@ pub struct Problem {
 impl Problem {
     fn new(file: &str, at: Position, path: &str, message: &str) -> Problem {
         let message = if path.is_empty() { message.to_owned() } else { format!("{path}: {message}") };
-        Problem { place: Place { file: file.to_owned(), line: at.line }, column: at.column, message }
+        Problem { place: Place { file: file.into(), line: at.line }, column: at.column, message }
     }
 }
 

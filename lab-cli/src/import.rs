@@ -8,6 +8,7 @@ use crate::trouble::Trouble;
 use crate::up::finish;
 use lab_core::Id;
 use lab_core::plan::{Observations, Verb};
+use std::sync::Arc;
 
 pub(crate) async fn import(invocation: &Invocation<'_>, arguments: &arguments::Import) -> Result<u8, Trouble> {
     let mut target = None;
@@ -15,7 +16,7 @@ pub(crate) async fn import(invocation: &Invocation<'_>, arguments: &arguments::I
         let resources = declared.nodes.iter().filter(|node| node.resource().is_some()).map(|node| &node.urn);
         let urn = asked::one(&arguments.target, resources, "what the program declares")?.clone();
         for node in declared.nodes.iter_mut().filter(|node| node.urn == urn) {
-            node.options.import = Some(Id(arguments.id.clone()));
+            Arc::make_mut(&mut node.options).import = Some(Id(arguments.id.clone()));
         }
         target = Some(urn);
         Ok(())

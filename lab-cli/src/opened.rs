@@ -136,12 +136,17 @@ impl Opened {
         self.ledger.with(|store| plan::plan(&self.declared, store.state(), seen, &request))
     }
 
-    /// Closes the state, and lets go of the lock. `plan` is done with. Where the process ends, all
-    /// memory is left to the system: to put it away piece by piece takes as long as to plan with it.
+    /// Closes the state, and lets go of the lock. `plan` is done with. Where the process ends, memory is left to the
+    /// system: to put it away piece by piece takes as long as to plan with it. Only the plan makes room for the state
+    /// where that is written once more: the two together would be the most that a run ever needs.
     pub(crate) fn close(self, plan: Option<Plan>, ending: bool) -> Result<(), Trouble> {
         let Opened { declared, ledger, link: _, keys: _, foreign: _, _lock } = self;
         if ending {
-            std::mem::forget((declared, plan));
+            std::mem::forget(declared);
+            match ledger.with(|store| store.frames()) {
+                0 => std::mem::forget(plan),
+                _ => drop(plan),
+            }
             return Ok(ledger.leave()?);
         }
         Ok(ledger.close()?)

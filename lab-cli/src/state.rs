@@ -28,7 +28,7 @@ pub(crate) async fn state(invocation: &Invocation<'_>, arguments: &arguments::St
 fn list(invocation: &Invocation<'_>) -> Result<u8, Trouble> {
     let (screen, state) = (&invocation.screen, opened::look(invocation)?.state);
     let mut branch = None;
-    let mut records: Vec<(&Urn, &Record)> = state.records.iter().collect();
+    let mut records: Vec<(&Urn, &Record)> = state.records.iter().map(|(urn, record)| (urn, &**record)).collect();
     // A component before what is within it: as a tree reads.
     records.sort_by_key(|(urn, _)| (urn.provider(), urn.path(), urn.kind(), urn.name()));
     for (urn, record) in records {

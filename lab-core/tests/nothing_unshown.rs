@@ -69,7 +69,7 @@ fn deletable(plan: &Plan, state: &State) -> BTreeSet<String> {
 
 fn names_of(state: &State, mark: &Mark) -> Vec<String> {
     let condemned = state.condemned.values().map(|condemned| &condemned.record);
-    let records = state.records.values().chain(condemned).filter(|record| record.mark == *mark);
+    let records = state.records.values().map(|record| &**record).chain(condemned).filter(|record| record.mark == *mark);
     records
         .flat_map(|record| {
             let begun = record

@@ -6,6 +6,7 @@ use lab_core::testing::{Bench, Memory, Thing};
 use lab_core::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use yard::{Odd, Shop, problem, problems, yard};
 
 #[test]
@@ -102,7 +103,7 @@ fn a_circle_is_named_as_a_path_that_comes_back() {
     });
     let mut turned = declared.clone();
     let c = turned.nodes[2].urn.clone();
-    turned.nodes[0].options.after.push((c, EdgeKind::After));
+    Arc::make_mut(&mut turned.nodes[0].options).after.push((c, EdgeKind::After));
     let graph = plan::Graph::new(&turned);
     let said: Vec<&str> = graph.problems.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(said, ["these need each other in a circle: a needs c needs b needs a"]);

@@ -221,19 +221,19 @@ impl Journal {
         if disk.list().map_err(|error| failed("list the directory of", error))?.contains(&staged) {
             disk.remove(&staged).map_err(|error| failed("remove the unfinished copy of", error))?;
         }
-        let (bytes, base) = match &content.bytes {
-            Some(bytes) => (&bytes[..content.sound], bytes[..content.base].to_vec()),
-            None => (&[][..], base(None)),
-        };
+        let stored = content.bytes.is_some();
+        let mut bytes = content.bytes.unwrap_or_else(|| base(None));
+        let base_bytes = if stored { content.base } else { bytes.len() };
+        bytes.truncate(content.sound.max(base_bytes));
         let mut journal = Journal {
             file: None,
             tip: content.tip,
             frames: content.opened.frames.len() as u64,
-            bytes: bytes.len().max(base.len()) as u64,
+            bytes: bytes.len() as u64,
             flushes: 0,
             poisoned: None,
-            base_bytes: base.len() as u64,
-            base,
+            base_bytes: base_bytes as u64,
+            base: Vec::new(),
             file_name,
             disk: Arc::clone(&disk),
         };
@@ -242,10 +242,12 @@ impl Journal {
             // and then the last frame lives in the kernel's memory only, where another flush no longer finds it. Nor
             // is shortening the file in place an option while acknowledged frames are in it. So it is copied, as
             // every replacement is.
-            journal.file = Some(journal.replace(bytes)?);
-            journal.base = Vec::new();
-        } else if content.bytes.is_some() {
-            disk.sync_dir().map_err(|error| failed("flush the directory of", error))?;
+            journal.file = Some(journal.replace(&bytes)?);
+        } else {
+            journal.base = bytes;
+            if stored {
+                disk.sync_dir().map_err(|error| failed("flush the directory of", error))?;
+            }
         }
         Ok((journal, content.opened))
     }

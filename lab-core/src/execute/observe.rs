@@ -51,7 +51,7 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
         }
     }
     if refresh {
-        let records: BTreeMap<Urn, Record> = ledger.with(|store| store.state().records.clone());
+        let records: BTreeMap<Urn, Box<Record>> = ledger.with(|store| store.state().records.clone());
         let mut looks = JoinSet::new();
         for (urn, record) in records {
             // What is being worked on is settled by the run, not by a look.

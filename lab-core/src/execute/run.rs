@@ -259,7 +259,7 @@ pub(super) struct Question {
 impl Walk<'_> {
     async fn walk(&self, report: &mut Report) {
         let steps = &self.plan.steps;
-        let mut needed: Vec<BTreeSet<(usize, bool)>> =
+        let mut needed: Vec<Vec<(usize, bool)>> =
             steps.iter().map(|step| step.after.iter().map(|after| (after.step, after.created)).collect()).collect();
         let mut waiters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (n, step) in steps.iter().enumerate() {
@@ -582,7 +582,7 @@ impl Walk<'_> {
     /// Returns what a step comes to, now that everything it waited for is there.
     fn work(&self, n: usize) -> Result<Work, String> {
         let step = &self.plan.steps[n];
-        let record = self.ledger.with(|store| store.state().records.get(&step.urn).cloned());
+        let record = self.ledger.with(|store| store.state().record(&step.urn).cloned());
         match &step.action {
             Action::Create | Action::Supersede | Action::Import { .. } => {
                 let resolved = self.resolve(n, record.as_ref())?;
@@ -692,7 +692,7 @@ impl Walk<'_> {
                 .condemned
                 .get(mark)
                 .map(|condemned| condemned.record.clone())
-                .or_else(|| state.records.get(&step.urn).filter(|record| record.mark == *mark).cloned())
+                .or_else(|| state.record(&step.urn).filter(|record| record.mark == *mark).cloned())
         });
         found.ok_or_else(|| "what is to be deleted is not in the state".into())
     }
@@ -1048,16 +1048,13 @@ fn release(
     n: usize,
     created: bool,
     waiters: &BTreeMap<usize, Vec<usize>>,
-    needed: &mut [BTreeSet<(usize, bool)>],
+    needed: &mut [Vec<(usize, bool)>],
     ready: &mut Ready,
     started: &BTreeSet<usize>,
     blocked: &BTreeMap<usize, String>,
 ) {
     for waiter in waiters.get(&n).into_iter().flatten().copied() {
-        needed[waiter].remove(&(n, true));
-        if !created {
-            needed[waiter].remove(&(n, false));
-        }
+        needed[waiter].retain(|(other, enough)| *other != n || (created && !enough));
         if needed[waiter].is_empty() && !started.contains(&waiter) && !blocked.contains_key(&waiter) {
             ready.push(waiter);
         }

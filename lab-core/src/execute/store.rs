@@ -277,7 +277,7 @@ impl Store {
 }
 
 /// Returns the canonical JSON of `rest` with these records in it.
-fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Record>) -> Result<Vec<u8>, StoreError> {
+fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Box<Record>>) -> Result<Vec<u8>, StoreError> {
     let Value::Object(rest) = serde_json::to_value(rest).map_err(|error| Illegal(error.to_string()))? else {
         unreachable!("a state is a struct with named fields")
     };

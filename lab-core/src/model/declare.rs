@@ -1,7 +1,7 @@
 //! What a program declares: the value that loading yields and planning takes.
 
 use super::erased::{ErasedProvider, ErasedQuery, ErasedType};
-use super::{Expression, Id, Options, Rolling, Tree, Urn, Vault, Vocabulary, Windows};
+use super::{Expression, Id, Options, Rolling, Tree, Urn, Vault, Vocabulary, Windows, Word};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// The file, as the compiler knew it.
-    pub file: String,
+    pub file: Word,
     /// The line.
     pub line: u32,
 }
@@ -23,7 +23,7 @@ impl Place {
     #[track_caller]
     pub fn here() -> Place {
         let location = Location::caller();
-        Place { file: location.file().to_owned(), line: location.line() }
+        Place { file: location.file().into(), line: location.line() }
     }
 }
 
@@ -75,10 +75,18 @@ impl Declared {
         self.position(urn).map(|n| &self.nodes[n])
     }
 
+    fn index(&self) -> &HashMap<Urn, usize> {
+        self.index.0.get_or_init(|| self.nodes.iter().enumerate().map(|(n, node)| (node.urn.clone(), n)).collect())
+    }
+
+    /// Returns true when a name is declared more than once.
+    pub(crate) fn repeats(&self) -> bool {
+        self.index().len() < self.nodes.len()
+    }
+
     /// Returns where in the list of nodes the resource or read called `urn` stands.
     pub(crate) fn position(&self, urn: &Urn) -> Option<usize> {
-        let index =
-            self.index.0.get_or_init(|| self.nodes.iter().enumerate().map(|(n, node)| (node.urn.clone(), n)).collect());
+        let index = self.index();
         let named = |n: &usize| self.nodes.get(*n).is_some_and(|node| node.urn == *urn);
         let found = index.get(urn).copied().filter(named);
         // Whoever holds a declaration may still change its list; then the positions are those of another one.
@@ -95,15 +103,15 @@ pub struct Node {
     /// Its name for life.
     pub urn: Urn,
     /// The provider it is declared on, by name.
-    pub provider: String,
+    pub provider: Word,
     /// What it is.
     pub kind: NodeKind,
     /// What it needs, unknowns and secrets as markers.
     pub inputs: Tree,
     /// Its natural identity, where what is declared says one. Of inputs that came to be known since, the type is asked.
     pub(crate) id: Option<Id>,
-    /// What is said about it.
-    pub options: Options,
+    /// What is said about it: of most, nothing.
+    pub options: Arc<Options>,
     /// The line of the program that declared it, or that added its outermost component.
     pub place: Place,
 }

@@ -22,6 +22,7 @@ mod urn;
 mod value;
 pub(crate) mod value_diff;
 mod window;
+mod word;
 
 pub use asset::{Argument, Asset, Call, NoSupply, Ran, RunError, Supply};
 pub use claim::{Claim, Hold, Lock};
@@ -51,6 +52,7 @@ pub use urn::{Path, Urn};
 pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
 
 pub use window::{Opening, Window, Windows};
+pub use word::Word;
 
 pub(crate) use declare::Index;
 pub(crate) use erased::panic_text;

@@ -6,11 +6,11 @@ use super::erased::{self, ErasedQuery, Vocabulary};
 use super::output::Output;
 use super::rolling::{Act, Gate, Group, Rolling};
 use super::value::{self, Expressions, Session, Unresolved, Vault};
-use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn, Windows};
+use super::{Data, EdgeKind, Id, Options, Path, Provider, Query, Resource, Urn, Windows, Word};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,19 @@ struct Draft {
     lacking: bool,
     reads: BTreeMap<String, String>,
     vocabulary: Vocabulary,
-    taken: BTreeMap<Urn, Place>,
+    /// What was said about the last declaration.
+    said: Arc<Options>,
+    taken: HashMap<Urn, Place>,
+}
+
+impl Draft {
+    /// Returns `options` for a node. Most declarations say what the one before said, and share it.
+    fn said(&mut self, options: Options) -> Arc<Options> {
+        if *self.said != options {
+            self.said = Arc::new(options);
+        }
+        self.said.clone()
+    }
 }
 
 /// The other stacks of a lab directory, by name.
@@ -187,7 +199,7 @@ impl Stack {
         drop(draft);
         Scope {
             stack: self,
-            provider: name.to_owned(),
+            provider: name.into(),
             path: Vec::new(),
             outer: Options::default(),
             place: None,
@@ -336,7 +348,7 @@ impl Stack {
 /// Where declarations go: a component path on a provider.
 pub struct Scope<'a, P> {
     stack: &'a Stack,
-    provider: String,
+    provider: Word,
     path: Vec<String>,
     outer: Options,
     place: Option<Place>,
@@ -381,15 +393,19 @@ impl<'a, P: Provider> Scope<'a, P> {
         let urn = Urn::new(&self.stack.name, &self.provider, &self.path, Q::TYPE, name);
         self.stack.take(&urn, &place);
         match value::encode_declared(&query, &self.stack.vault, &self.stack.expressions) {
-            Ok((inputs, _)) => self.stack.draft().nodes.push(Node {
-                urn: urn.clone(),
-                provider: self.provider.clone(),
-                kind: NodeKind::Read(erased::erase_query::<P, Q>()),
-                inputs,
-                id: None,
-                options: Options::default().within(&self.outer),
-                place,
-            }),
+            Ok((inputs, _)) => {
+                let mut draft = self.stack.draft();
+                let options = draft.said(Options::default().within(&self.outer));
+                draft.nodes.push(Node {
+                    urn: urn.clone(),
+                    provider: self.provider.clone(),
+                    kind: NodeKind::Read(erased::erase_query::<P, Q>()),
+                    inputs,
+                    id: None,
+                    options,
+                    place,
+                });
+            }
             Err(problem) => self.stack.report(place, format!("{} {name} cannot be stored: {problem}", Q::TYPE)),
         }
         Handle::new(urn)
@@ -550,13 +566,14 @@ impl<P: Provider> Declare<'_, P> {
                     draft.problems.push((place.clone(), problem));
                 }
                 draft.vocabulary.learn_type(kind.clone());
+                let options = draft.said(options.within(&scope.outer));
                 draft.nodes.push(Node {
                     urn: urn.clone(),
                     provider: scope.provider.clone(),
                     kind: NodeKind::Resource(kind),
                     inputs,
                     id,
-                    options: options.within(&scope.outer),
+                    options,
                     place,
                 });
             }

@@ -5,7 +5,7 @@
 
 use super::declare::{Edge, Place};
 use super::tree::Tree;
-use super::{Claim, Id, Urn, Why};
+use super::{Claim, Id, Urn, Why, Word};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -32,9 +32,10 @@ pub struct State {
     /// The key of the secrets' fingerprints, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What the program declares, as last known.
+    /// What the program declares, as last known. Each lies by itself, so that a map of many is not half of it room for
+    /// more.
     #[serde(default, deserialize_with = "at_once")]
-    pub records: BTreeMap<Urn, Record>,
+    pub records: BTreeMap<Urn, Box<Record>>,
     /// Things that still exist though their name is another's now, or their container is gone: to be deleted by call.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub condemned: BTreeMap<Mark, Condemned>,
@@ -56,10 +57,10 @@ pub struct State {
 }
 
 /// Reads a map as a whole: made of all entries at once it is full, made one after the other it is half empty.
-fn at_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Urn, Record>, D::Error> {
+fn at_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Urn, Box<Record>>, D::Error> {
     struct Entries;
     impl<'de> Visitor<'de> for Entries {
-        type Value = BTreeMap<Urn, Record>;
+        type Value = BTreeMap<Urn, Box<Record>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a map of records")
@@ -125,13 +126,13 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// The type.
-    pub kind: String,
+    pub kind: Word,
     /// The version of the type's inputs.
     pub version: u32,
     /// The provider, by name.
-    pub provider: String,
+    pub provider: Word,
     /// What the provider points at.
-    pub realm: String,
+    pub realm: Word,
     /// What it lives inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Urn>,
@@ -177,10 +178,10 @@ pub struct Spec {
 /// large state.
 #[derive(Deserialize)]
 struct Flat {
-    kind: String,
+    kind: Word,
     version: u32,
-    provider: String,
-    realm: String,
+    provider: Word,
+    realm: Word,
     #[serde(default)]
     container: Option<Urn>,
     inputs: Tree,
@@ -608,7 +609,7 @@ impl State {
             }
             Event::LeftBehind { urn } => match self.records.remove(urn) {
                 Some(record) => {
-                    let condemned = Condemned { urn: urn.clone(), record, left_behind: true };
+                    let condemned = Condemned { urn: urn.clone(), record: *record, left_behind: true };
                     self.condemned.insert(condemned.record.mark.clone(), condemned);
                 }
                 None => match self.condemned.values_mut().find(|condemned| condemned.urn == *urn) {
@@ -659,7 +660,7 @@ impl State {
                     Some(record) if record.status == Status::Gone => {}
                     Some(record) if supersede && !record.open.as_ref().is_some_and(|open| open.begun.deed.makes()) => {
                         succeeds = Some(record.mark.clone());
-                        let condemned = Condemned { urn: urn.clone(), record: record.clone(), left_behind: false };
+                        let condemned = Condemned { urn: urn.clone(), record: (**record).clone(), left_behind: false };
                         self.condemned.insert(condemned.record.mark.clone(), condemned);
                     }
                     Some(_) => return illegal("which exists"),
@@ -678,7 +679,7 @@ impl State {
                     succeeds,
                     open: open(None),
                 };
-                self.records.insert(urn.clone(), record);
+                self.records.insert(urn.clone(), Box::new(record));
             }
             Deed::Update => match self.records.get_mut(urn) {
                 Some(record) if matches!(record.status, Status::Ready | Status::Made) => {
@@ -694,7 +695,7 @@ impl State {
             },
             Deed::Delete => {
                 // A delete may cut off whatever else was open: it is how an unfinished create is undone.
-                let named = self.records.get_mut(urn).filter(|record| record.mark == begun.mark);
+                let named = self.records.get_mut(urn).map(Box::as_mut).filter(|record| record.mark == begun.mark);
                 let condemned = self.condemned.get_mut(&begun.mark).map(|condemned| &mut condemned.record);
                 let Some(record) = named.or(condemned) else {
                     return illegal("which is not in the state");
@@ -744,7 +745,7 @@ impl State {
                 if let Some(old) = succeeds.filter(|mark| self.condemned.get(mark).is_some_and(stands))
                     && let Some(old) = self.condemned.remove(&old)
                 {
-                    self.records.insert(urn.clone(), old.record);
+                    self.records.insert(urn.clone(), Box::new(old.record));
                 }
             }
             (Ended::Failed(_), Deed::Update) => {}
@@ -756,7 +757,7 @@ impl State {
     }
 
     fn operated(&mut self, urn: &Urn, op: &Mark) -> Option<&mut Record> {
-        let named = self.records.get_mut(urn).filter(|record| record.is_open(op));
+        let named = self.records.get_mut(urn).map(Box::as_mut).filter(|record| record.is_open(op));
         let condemned = self.condemned.values_mut().map(|condemned| &mut condemned.record);
         named.or_else(|| condemned.into_iter().find(|record| record.is_open(op)))
     }
@@ -769,13 +770,22 @@ impl State {
         }
     }
 
+    /// Returns what is recorded under a name.
+    pub fn record(&self, urn: &Urn) -> Option<&Record> {
+        self.records.get(urn).map(Box::as_ref)
+    }
+
+    /// Returns everything that exists, whether it has a name or not.
+    fn things(&self) -> impl Iterator<Item = &Record> {
+        let condemned = self.condemned.values().map(|condemned| &condemned.record);
+        self.records.values().map(Box::as_ref).chain(condemned)
+    }
+
     /// Returns every operation that began and did not end.
     pub fn open(&self) -> impl Iterator<Item = (&Urn, &Record, &Open)> {
+        let named = self.records.iter().map(|(urn, record)| (urn, record.as_ref()));
         let condemned = self.condemned.values().map(|condemned| (&condemned.urn, &condemned.record));
-        self.records
-            .iter()
-            .chain(condemned)
-            .filter_map(|(urn, record)| record.open.as_deref().map(|open| (urn, record, open)))
+        named.chain(condemned).filter_map(|(urn, record)| record.open.as_deref().map(|open| (urn, record, open)))
     }
 
     /// Gives things other names, all at once.
@@ -801,7 +811,7 @@ impl State {
             }
         }
         let condemned = self.condemned.values_mut().map(|condemned| &mut condemned.record);
-        for record in self.records.values_mut().chain(condemned) {
+        for record in self.records.values_mut().map(Box::as_mut).chain(condemned) {
             record.spec.rename(&names);
             let mut open = record.open.as_deref_mut();
             while let Some(this) = open {
@@ -818,8 +828,7 @@ impl State {
         self.providers.values().for_each(|provider| found.extend(super::value::secrets(&provider.config)));
         self.answers.values().for_each(|answer| found.extend(super::value::secrets(answer)));
         let mut take = |tree: &Tree| found.extend(super::value::secrets_in(tree));
-        let condemned = self.condemned.values().map(|condemned| &condemned.record);
-        for record in self.records.values().chain(condemned) {
+        for record in self.things() {
             take(&record.spec.inputs);
             take(&record.outputs);
             record.live.iter().for_each(&mut take);
@@ -834,8 +843,7 @@ impl State {
 
     /// Drops what nothing refers to any more: connections to places where nothing is recorded, and secrets.
     pub fn prune(&mut self) {
-        let condemned = self.condemned.values().map(|condemned| &condemned.record);
-        let used = self.records.values().chain(condemned).map(|record| (&*record.spec.provider, &*record.spec.realm));
+        let used = self.things().map(|record| (&*record.spec.provider, &*record.spec.realm));
         let used: BTreeSet<(&str, &str)> = used.collect();
         let used: BTreeSet<String> = used.into_iter().map(|(provider, realm)| connection(provider, realm)).collect();
         self.providers.retain(|key, _| used.contains(key));

@@ -118,10 +118,12 @@ impl Serialize for Tree {
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Tree, D::Error> {
-        let mut text = Vec::new();
-        Copied(&mut text).deserialize(deserializer)?;
+        let mut text = Vec::with_capacity(256);
+        let mut sorted = true;
+        Copied { out: &mut text, sorted: &mut sorted }.deserialize(deserializer)?;
         let text = String::from_utf8(text).map_err(serde::de::Error::custom)?;
-        Tree::read(&text).map_err(serde::de::Error::custom)
+        // What we have written ourselves, and read back from a file, is.
+        if sorted { Ok(Tree::of_canonical(text)) } else { Tree::read(&text).map_err(serde::de::Error::custom) }
     }
 }
 
@@ -195,14 +197,46 @@ impl Serialize for Part<'_> {
 }
 
 /// Copies whatever a deserializer yields as JSON, without a tree in between.
-struct Copied<'a>(&'a mut Vec<u8>);
+struct Copied<'a> {
+    out: &'a mut Vec<u8>,
+    /// Whether the keys of every map were in order, each of them once: then the copy is canonical.
+    sorted: &'a mut bool,
+}
+
+/// Copies a key.
+struct CopiedKey<'a>(&'a mut Vec<u8>);
 
 /// What stands in the place of a key when another crate of the program has switched on numbers of any precision.
-const NUMBER: &str = "$serde_json::private::Number";
+const NUMBER: &[u8] = b"\"$serde_json::private::Number\"";
 
 impl Copied<'_> {
     fn write<E: serde::de::Error>(self, scalar: impl Serialize) -> Result<(), E> {
-        serde_json::to_writer(self.0, &scalar).map_err(E::custom)
+        serde_json::to_writer(self.out, &scalar).map_err(E::custom)
+    }
+
+    /// Copies what lies within.
+    fn inner(&mut self) -> Copied<'_> {
+        Copied { out: self.out, sorted: self.sorted }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for CopiedKey<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for CopiedKey<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<(), E> {
+        serde_json::to_writer(self.0, key).map_err(E::custom)
     }
 }
 
@@ -253,40 +287,50 @@ impl<'de> Visitor<'de> for Copied<'_> {
         self.deserialize(deserializer)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.0.push(b'[');
-        let start = self.0.len();
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        self.out.push(b'[');
+        let start = self.out.len();
         loop {
-            let before = self.0.len();
+            let before = self.out.len();
             if before > start {
-                self.0.push(b',');
+                self.out.push(b',');
             }
-            if list.next_element_seed(Copied(self.0))?.is_none() {
-                self.0.truncate(before);
+            if list.next_element_seed(self.inner())?.is_none() {
+                self.out.truncate(before);
                 break;
             }
         }
-        self.0.push(b']');
+        self.out.push(b']');
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.push(b'{');
-        let start = self.0.len();
-        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            if key == NUMBER {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.out.push(b'{');
+        let start = self.out.len();
+        let mut last: Option<Range<usize>> = None;
+        loop {
+            let before = self.out.len();
+            if before > start {
+                self.out.push(b',');
+            }
+            let from = self.out.len();
+            if map.next_key_seed(CopiedKey(self.out))?.is_none() {
+                self.out.truncate(before);
+                break;
+            }
+            let key = from..self.out.len();
+            if self.out[key.clone()] == *NUMBER {
                 let number: Number = map.next_value::<String>()?.parse().map_err(serde::de::Error::custom)?;
-                self.0.pop();
+                self.out.truncate(start - 1);
                 return self.write(number);
             }
-            if self.0.len() > start {
-                self.0.push(b',');
-            }
-            serde_json::to_writer(&mut *self.0, &key).map_err(serde::de::Error::custom)?;
-            self.0.push(b':');
-            map.next_value_seed(Copied(self.0))?;
+            let follows = |last: Range<usize>| order(&self.out[last], &self.out[key.clone()]) == Ordering::Less;
+            *self.sorted &= last.is_none_or(follows);
+            last = Some(key);
+            self.out.push(b':');
+            map.next_value_seed(self.inner())?;
         }
-        self.0.push(b'}');
+        self.out.push(b'}');
         Ok(())
     }
 }
@@ -508,8 +552,8 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_place_of_a_number_is_one_or_refused() {
-        let forged = format!(r#"{{"{NUMBER}":"1]}}, never JSON"}}"#);
-        assert!(serde_json::from_str::<Tree>(&forged).is_err());
+        let forged = r#"{"$serde_json::private::Number":"1]}, never JSON"}"#;
+        assert!(serde_json::from_str::<Tree>(forged).is_err());
     }
 
     #[test]

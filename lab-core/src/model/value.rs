@@ -370,8 +370,17 @@ impl Drop for Session {
     }
 }
 
-/// Writes the marker of an expression, or says why it cannot.
-pub(crate) fn write_unknown(expression: Expression) -> std::result::Result<Value, String> {
+/// The marker of the expression with a number. Written often, so not as a tree.
+pub(crate) struct Unknown(usize);
+
+impl Serialize for Unknown {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map([(UNKNOWN, self.0)])
+    }
+}
+
+/// Returns the marker of an expression, or why it can have none here.
+pub(crate) fn write_unknown(expression: Expression) -> std::result::Result<Unknown, String> {
     OPEN.with(|cell| {
         let mut cell = cell.borrow_mut();
         let open = cell.as_mut().ok_or("an output cannot be serialised outside the engine: it is not known yet")?;
@@ -380,17 +389,17 @@ pub(crate) fn write_unknown(expression: Expression) -> std::result::Result<Value
         let mut expressions = expressions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         expressions.push(expression);
         open.written += 1;
-        Ok(json!({ UNKNOWN: expressions.len() - 1 }))
+        Ok(Unknown(expressions.len() - 1))
     })
 }
 
-/// Writes the marker with a number again, as it was read.
-pub(crate) fn rewrite_unknown(n: usize) -> std::result::Result<Value, String> {
+/// Returns the marker with a number again, as it was read.
+pub(crate) fn rewrite_unknown(n: usize) -> std::result::Result<Unknown, String> {
     OPEN.with(|cell| {
         let mut cell = cell.borrow_mut();
         let open = cell.as_mut().ok_or("an output cannot be serialised outside the engine: it is not known yet")?;
         open.written += 1;
-        Ok(json!({ UNKNOWN: n }))
+        Ok(Unknown(n))
     })
 }
 
@@ -751,7 +760,7 @@ fn write<T: Serialize>(data: &T) -> std::result::Result<String, String> {
             self.write_f64(writer, f64::from(value))
         }
     }
-    let mut text = Vec::with_capacity(128);
+    let mut text = Vec::with_capacity(256);
     data.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Wide)).map_err(|error| error.to_string())?;
     String::from_utf8(text).map_err(|error| error.to_string())
 }

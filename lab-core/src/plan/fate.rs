@@ -5,24 +5,24 @@ use crate::model::{
     value_at,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What will have become of a resource when the plan is done, as far as it can be known now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fate {
+pub(super) struct Fate<'a> {
     /// Its outputs, when they are recorded and hold.
     pub(super) outputs: Option<Tree>,
     /// Which of them are only known afterwards.
     pub(super) fresh: Vec<Path>,
     /// The operation that made it, when that is known already. None while it is created or replaced.
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<&'a Mark>,
 }
 
 /// The fates of all resources planned so far, by their position in what is declared.
 pub(super) struct Fates<'a> {
     declared: &'a Declared,
-    fates: Vec<Option<Fate>>,
+    fates: Vec<Option<Fate<'a>>>,
 }
 
 /// A tree with everything filled in that is known.
@@ -34,7 +34,13 @@ pub(super) struct Filled {
     pub(super) failed: Vec<String>,
 }
 
-struct Recorded<'a>(&'a Fates<'a>, Option<Twist<'a>>);
+/// What an expression looks at.
+struct Recorded<'a> {
+    fates: &'a Fates<'a>,
+    twist: Option<Twist<'a>>,
+    /// Whether it looked at something of which a part is only known afterwards.
+    moving: Cell<bool>,
+}
 
 /// A look at outputs in which what is not certain was twisted.
 struct Twist<'a> {
@@ -45,9 +51,13 @@ struct Twist<'a> {
 impl Lookup for Recorded<'_> {
     fn outputs(&self, urn: &Urn) -> Result<Tree, Unresolved> {
         let unknown = || Unresolved::Unknown(urn.clone());
-        let fate = self.0.get(urn).ok_or_else(unknown)?;
+        let fate = self.fates.get(urn).ok_or_else(unknown)?;
         let outputs = fate.outputs.clone().ok_or_else(unknown)?;
-        if let Some(twist) = self.1.as_ref().filter(|_| !fate.fresh.is_empty()) {
+        if fate.fresh.is_empty() {
+            return Ok(outputs);
+        }
+        self.moving.set(true);
+        if let Some(twist) = &self.twist {
             let mut outputs = outputs.value();
             for path in &fate.fresh {
                 if let Some(value) = value_at(&outputs, path) {
@@ -101,14 +111,13 @@ impl<'a> Fates<'a> {
         Fates { declared, fates: vec![None; declared.nodes.len()] }
     }
 
-    pub(super) fn get(&self, urn: &Urn) -> Option<&Fate> {
+    pub(super) fn get(&self, urn: &Urn) -> Option<&Fate<'a>> {
         self.fates[self.declared.position(urn)?].as_ref()
     }
 
-    pub(super) fn insert(&mut self, urn: &Urn, fate: Fate) {
-        if let Some(position) = self.declared.position(urn) {
-            self.fates[position] = Some(fate);
-        }
+    /// Says what will have become of the node at a position.
+    pub(super) fn insert(&mut self, n: usize, fate: Fate<'a>) {
+        self.fates[n] = Some(fate);
     }
 
     /// Returns `tree` with every expression computed that can be.
@@ -117,28 +126,27 @@ impl<'a> Fates<'a> {
     /// computed again with those outputs twisted. When the result differs, or fails, the value is unknown.
     pub(super) fn fill(&self, tree: &Tree) -> Filled {
         let declared = self.declared;
-        let mut known = BTreeMap::new();
+        let mut known: Vec<(usize, Value)> = Vec::new();
         let mut unknown = Vec::new();
         let mut failed = Vec::new();
         let mut nowhere = Vec::new();
         for n in unknowns(tree) {
             let Some(expression) = declared.expressions.get(n) else { continue };
             let compute = |twist: Option<Twist<'_>>| {
-                let lookup = Recorded(self, twist);
-                catch_unwind(AssertUnwindSafe(|| expression.evaluate(&declared.vault, &lookup)))
-                    .unwrap_or_else(|panic| Err(Unresolved::Failed(format!("it panicked: {}", panic_text(&*panic)))))
+                let lookup = Recorded { fates: self, twist, moving: Cell::new(false) };
+                let computed = catch_unwind(AssertUnwindSafe(|| expression.evaluate(&declared.vault, &lookup)))
+                    .unwrap_or_else(|panic| Err(Unresolved::Failed(format!("it panicked: {}", panic_text(&*panic)))));
+                (computed, lookup.moving.get())
             };
-            let computed = compute(None).and_then(|value| {
-                let moving =
-                    expression.sources.iter().any(|urn| self.get(urn).is_some_and(|fate| !fate.fresh.is_empty()));
+            let (computed, moving) = compute(None);
+            let computed = computed.and_then(|value| {
                 let vault = &declared.vault;
-                let holds = !moving || (0..2).all(|round| compute(Some(Twist { vault, round })).as_ref() == Ok(&value));
+                let again = |round| compute(Some(Twist { vault, round })).0;
+                let holds = !moving || (0..2).all(|round| again(round).as_ref() == Ok(&value));
                 if holds { Ok(value) } else { Err(Unresolved::Unknown(Urn::from(""))) }
             });
             match computed {
-                Ok(value) => {
-                    known.insert(n, value);
-                }
+                Ok(value) => known.push((n, value)),
                 Err(Unresolved::Unknown(_)) => nowhere.push((n, None)),
                 Err(Unresolved::Failed(why)) => nowhere.push((n, Some(why))),
             }
@@ -153,6 +161,8 @@ impl<'a> Fates<'a> {
             let from = declared.expressions.get(n).map(|expression| expression.sources.to_vec()).unwrap_or_default();
             unknown.push(super::plan::Unknown { path, from });
         }
-        Filled { value: fill(tree, &mut |n| known.get(&n).cloned()), unknown, failed }
+        unknown.shrink_to_fit();
+        let value = |n| known.iter().find(|(known, _)| *known == n).map(|(_, value)| value.clone());
+        Filled { value: fill(tree, &mut |n| value(n)), unknown, failed }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 impl<'a> Planner<'a> {
     /// Returns true when the thing of this name goes in this plan, or is gone.
     pub(super) fn gone(&self, container: &Urn) -> bool {
-        match self.state.records.get(container) {
+        match self.state.record(container) {
             None => true,
             Some(record) => record.status == Status::Gone || self.going.contains(container),
         }
@@ -22,8 +22,8 @@ impl<'a> Planner<'a> {
 
     /// Returns true when it lay in an earlier thing of its container's name: another one stands there now.
     fn outlived(&self, record: &Record) -> bool {
-        let around = record.spec.container.as_ref().and_then(|container| self.state.records.get(container));
-        around.is_some_and(|around| record.spec.realm != inside(&around.mark))
+        let around = record.spec.container.as_ref().and_then(|container| self.state.record(container));
+        around.is_some_and(|around| *record.spec.realm != *inside(&around.mark))
     }
 
     /// Returns true when something around it is gone already, and has taken it along.
@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
         }
         let mut outer = record.spec.container.as_ref();
         while let Some(container) = outer.filter(|container| passed.insert(*container)) {
-            let around = self.state.records.get(container);
+            let around = self.state.record(container);
             let seen_gone = matches!(self.seen.seen.get(container), Some(Seen::Gone));
             if seen_gone || around.is_some_and(|record| record.status == Status::Gone || self.outlived(record)) {
                 return true;
@@ -127,8 +127,7 @@ impl<'a> Planner<'a> {
     pub(super) fn leftovers(&mut self, verb: Verb) {
         let declared = self.declared;
         let state = self.state;
-        let left: Vec<(&Urn, &Record)> =
-            state.records.iter().filter(|(urn, _)| declared.position(urn).is_none()).collect();
+        let left = std::mem::take(&mut self.pairs.left);
         // First what goes, so that what it holds goes with it.
         for (urn, record) in &left {
             if !(record.spec.retain || record.spec.protect) {

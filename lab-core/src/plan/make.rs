@@ -5,15 +5,16 @@ use super::diff::diff;
 use super::drift::drift;
 use super::fate::{Fate, Fates};
 use super::graph::Graph;
+use super::pairs::Pairs;
 use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unknown, Verb};
 use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
-    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
-    Realm, Record, Spec, State, Status, Tree, Urn, Why, digest_of_bytes, put_value, remove_value, value_at,
+    Change, Claim, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order,
+    Path, Place, Realm, Record, Spec, State, Status, Tree, Urn, Why, Word, digest_of_bytes, put_value, remove_value,
+    value_at,
 };
-use serde_json::{Value, json};
-use std::borrow::Cow;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -67,13 +68,19 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         }
     };
     let graph = Graph::new(declared);
-    let moves = moves::moves(declared, &graph, state);
-    let mut state = Cow::Borrowed(state);
-    if !moves.is_empty()
-        && let Err(error) = state.to_mut().apply(&Event::Moved { moves: moves.clone() })
-    {
-        unreachable!("moves are built from the state they are applied to: {error}");
-    }
+    let pairs = Pairs::new(declared, state);
+    let moves = moves::moves(declared, &graph, state, &pairs);
+    let moved = (!moves.is_empty()).then(|| {
+        let mut state = state.clone();
+        if let Err(error) = state.apply(&Event::Moved { moves: moves.clone() }) {
+            unreachable!("moves are built from the state they are applied to: {error}");
+        }
+        state
+    });
+    let (state, pairs) = match &moved {
+        Some(moved) => (moved, Pairs::new(declared, moved)),
+        None => (state, pairs),
+    };
     // What was seen was looked for under the names of before.
     let moved: Option<Observations> = (!moves.is_empty()).then(|| {
         let answers = &seen.answers;
@@ -86,7 +93,8 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     let mut planner = Planner {
         declared,
         graph: &graph,
-        state: &state,
+        state,
+        pairs,
         seen,
         now: request.now,
         fates: Fates::new(declared),
@@ -99,7 +107,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         same: 0,
         going: BTreeSet::new(),
         identities: BTreeMap::new(),
-        containers: containers(&state),
+        containers: containers(state),
         places: BTreeMap::new(),
     };
     for (place, message) in &declared.problems {
@@ -107,9 +115,8 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     }
     planner.problems.extend(graph.problems.iter().cloned());
     for n in &graph.order {
-        let node = &declared.nodes[*n];
-        if node.options.act.is_none() {
-            planner.node(node);
+        if declared.nodes[*n].options.act.is_none() {
+            planner.node(*n);
         }
     }
     roll::acts(&mut planner);
@@ -128,21 +135,21 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         Verb::Destroy => Value::Null,
     };
     let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
-    let before: Vec<Held> = recorded_claims(&state);
-    let steps = order::order(steps, &edges, &state, &before, &mut problems);
+    let before: Vec<Held> = recorded_claims(state);
+    let steps = order::order(steps, &edges, state, &before, &mut problems);
     let mut steps = steps;
     for step in steps.iter_mut().filter(|step| step.claims_deferred) {
         step.foreign.clone_from(&request.foreign);
     }
     let (steps, mut held) = match request.verb {
-        Verb::Up => hold::hold(steps, declared, &state, request.now),
+        Verb::Up => hold::hold(steps, declared, state, request.now),
         Verb::Destroy => (steps, Vec::new()),
     };
     if !request.targets.is_empty() {
         held.retain(|held| request.targets.iter().any(|target| select::names(&held.step.urn, target)));
     }
-    let steps = roll::roll(steps, declared, &state, &mut problems);
-    let (steps, partial) = select::select(steps, &request.targets, declared, &state, &mut problems);
+    let steps = roll::roll(steps, declared, state, &mut problems);
+    let (steps, partial) = select::select(steps, &request.targets, declared, state, &mut problems);
     // A part notes nothing of the rest: what a note lifts, a protection among it, was not asked for.
     let mut notes = if partial { Vec::new() } else { notes };
     if !request.targets.is_empty() {
@@ -166,16 +173,10 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
 }
 
 fn recorded_claims(state: &State) -> Vec<Held> {
-    let hold = |urn: &Urn, record: &Record| {
-        let place = record.spec.place.clone();
-        record
-            .spec
-            .claims
-            .iter()
-            .map(move |claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() })
-            .collect::<Vec<_>>()
-    };
-    state.records.iter().flat_map(|(urn, record)| hold(urn, record)).collect()
+    let held =
+        |urn: &Urn, place: &Place, claim: &Claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() };
+    let specs = state.records.iter().map(|(urn, record)| (urn, &record.spec));
+    specs.flat_map(|(urn, spec)| spec.claims.iter().map(move |claim| held(urn, &spec.place, claim))).collect()
 }
 
 /// Returns what anything recorded lives inside.
@@ -188,6 +189,7 @@ pub(super) struct Planner<'a> {
     pub(super) declared: &'a Declared,
     pub(super) graph: &'a Graph,
     pub(super) state: &'a State,
+    pub(super) pairs: Pairs<'a>,
     pub(super) seen: &'a Observations,
     pub(super) now: SystemTime,
     pub(super) fates: Fates<'a>,
@@ -196,12 +198,13 @@ pub(super) struct Planner<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) held: Vec<Held>,
+    /// What steps need beside what their specs say.
     pub(super) edges: BTreeMap<Urn, Vec<Edge>>,
     pub(super) same: usize,
     /// Records whose thing goes in this plan, with everything inside.
     pub(super) going: BTreeSet<Urn>,
     /// What each natural identity is declared as, by where it is and its type.
-    identities: BTreeMap<(String, &'static str, Id), &'a Node>,
+    identities: BTreeMap<(Word, &'static str, Id), &'a Node>,
     /// What anything recorded lives inside.
     containers: BTreeSet<&'a Urn>,
     /// What each provider points at. All that its configuration needs has been planned before anything on it is.
@@ -209,10 +212,12 @@ pub(super) struct Planner<'a> {
 }
 
 /// What a provider points at: the realm, where it is known, and what that is the inside of.
-type Pointed = Option<(Option<String>, Option<Urn>)>;
+type Pointed = Option<(Option<Word>, Option<Urn>)>;
 
 /// Everything about a node that is known before it is compared with what is recorded.
 struct Wanted<'n> {
+    /// Where it stands in what is declared.
+    n: usize,
     node: &'n Node,
     kind: &'n Arc<dyn ErasedType>,
     spec: Spec,
@@ -233,20 +238,21 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans one declared resource or read. Everything it needs has been planned.
-    pub(super) fn node(&mut self, node: &'a Node) {
+    pub(super) fn node(&mut self, n: usize) {
+        let declared = self.declared;
+        let node = &declared.nodes[n];
         let kind = match &node.kind {
             NodeKind::Resource(kind) => kind,
-            NodeKind::Read(_) => return self.read(node),
+            NodeKind::Read(_) => return self.read(n),
         };
-        let Some(wanted) = self.wanted(node, kind) else { return };
+        let Some(wanted) = self.wanted(n, kind) else { return };
         self.held.extend(wanted.spec.claims.iter().map(|claim| Held {
             urn: node.urn.clone(),
             place: node.place.clone(),
             claim: claim.clone(),
         }));
         self.identify(&wanted, node);
-        let record = self.state.records.get(&node.urn);
-        match record {
+        match self.pairs.recorded[n] {
             None => self.create(wanted, Vec::new()),
             Some(record) if record.spec.version > wanted.spec.version => {
                 let message = format!(
@@ -286,7 +292,8 @@ impl<'a> Planner<'a> {
     /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.
     fn identify(&mut self, wanted: &Wanted<'_>, node: &'a Node) {
         let Some(id) = wanted.id.clone().filter(|_| !wanted.spec.once && !wanted.kind.generated()) else { return };
-        let place = if wanted.realm_known { wanted.spec.realm.clone() } else { format!("inside {}", node.provider) };
+        let place =
+            if wanted.realm_known { wanted.spec.realm.clone() } else { format!("inside {}", node.provider).into() };
         let Some(other) = self.identities.insert((place, wanted.kind.name(), id.clone()), node) else { return };
         self.problems.push(Problem {
             urn: Some(node.urn.clone()),
@@ -308,13 +315,13 @@ impl<'a> Planner<'a> {
         if let Some(pointed) = self.places.get(node.provider.as_str()) {
             return pointed.clone();
         }
-        let provider = self.declared.providers.get(&node.provider)?;
+        let provider = self.declared.providers.get(node.provider.as_str())?;
         let config = self.fates.fill(&(&provider.config).into()).value.value();
         let pointed = match provider.kind.realm(&config, &self.declared.vault) {
-            Ok(Realm::Stated(text)) => Some((Some(text), None)),
+            Ok(Realm::Stated(text)) => Some((Some(text.into()), None)),
             Ok(Realm::Inside(urn)) => {
-                let mark = self.fates.get(&urn).and_then(|fate| fate.mark.clone());
-                Some((mark.map(|mark| inside(&mark)), Some(urn)))
+                let mark = self.fates.get(&urn).and_then(|fate| fate.mark);
+                Some((mark.map(|mark| inside(mark).into()), Some(urn)))
             }
             Err(_) => None,
         };
@@ -322,15 +329,16 @@ impl<'a> Planner<'a> {
         pointed
     }
 
-    fn wanted(&mut self, node: &'a Node, kind: &'a Arc<dyn ErasedType>) -> Option<Wanted<'a>> {
-        let vault = &self.declared.vault;
+    fn wanted(&mut self, n: usize, kind: &'a Arc<dyn ErasedType>) -> Option<Wanted<'a>> {
+        let declared = self.declared;
+        let (node, vault) = (&declared.nodes[n], &declared.vault);
         let filled = self.fates.fill(&node.inputs);
         for failed in filled.failed {
             self.problem(node, failed, None);
         }
         let inputs = filled.value;
         let (realm, container) = self.pointed(node)?;
-        let record = self.state.records.get(&node.urn);
+        let record = self.pairs.recorded[n];
         let (inputs, unknown) = self.compared(node, kind, record, inputs, filled.unknown);
         let mut ask = |what: &str, error: String| {
             let message = format!("{what} of {} cannot be told: {}", node.urn.short(), vault.scrub(&error));
@@ -365,7 +373,7 @@ impl<'a> Planner<'a> {
         });
         let known = unknown.is_empty() && realm.is_some();
         let spec = Spec {
-            kind: kind.name().to_owned(),
+            kind: kind.name().into(),
             version: kind.version(),
             provider: node.provider.clone(),
             digest: if known {
@@ -376,7 +384,7 @@ impl<'a> Planner<'a> {
             realm: realm.clone().unwrap_or_default(),
             container,
             inputs,
-            edges: self.graph_edges(node),
+            edges: self.graph.edges[n].clone(),
             claims,
             trigger: node.options.trigger.clone(),
             // Leaving the word out is no way to lift it: only `.protect(false)` is.
@@ -389,7 +397,7 @@ impl<'a> Planner<'a> {
             member: node.options.act.as_ref().map(|act| act.member.clone()),
             place: node.place.clone(),
         };
-        Some(Wanted { node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
+        Some(Wanted { n, node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
     }
 
     /// Returns of what is declared what is compared, and which of it is not known.
@@ -425,28 +433,26 @@ impl<'a> Planner<'a> {
         (inputs.into(), unknown)
     }
 
-    fn read(&mut self, node: &'a Node) {
+    fn read(&mut self, n: usize) {
+        let node = &self.declared.nodes[n];
         let answer = self.seen.answers.get(&node.urn).or_else(|| self.state.answers.get(&node.urn));
         let known = self.fates.fill(&node.inputs).unknown.is_empty();
         match answer.filter(|_| known) {
             Some(answer) => {
                 self.same += 1;
-                self.fates.insert(&node.urn, Fate { outputs: Some(answer.into()), fresh: Vec::new(), mark: None });
+                self.fates.insert(n, Fate { outputs: Some(answer.into()), fresh: Vec::new(), mark: None });
                 if self.state.answers.get(&node.urn) != Some(answer) {
                     // Recorded by a step, so that what was read is what others were computed from.
-                    self.push_read(node, Some(answer.clone()));
+                    self.push_read(n, Some(answer.clone()));
                 }
             }
-            None => self.push_read(node, None),
+            None => self.push_read(n, None),
         }
     }
 
-    fn graph_edges(&self, node: &Node) -> Vec<Edge> {
-        self.declared.position(&node.urn).map(|n| self.graph.edges[n].clone()).unwrap_or_default()
-    }
-
-    fn push_read(&mut self, node: &Node, answer: Option<Value>) {
-        self.edges.insert(node.urn.clone(), self.graph_edges(node));
+    fn push_read(&mut self, n: usize, answer: Option<Value>) {
+        let node = &self.declared.nodes[n];
+        self.edges.insert(node.urn.clone(), self.graph.edges[n].clone());
         let mut step = Step::blank(&node.urn, Action::Read);
         step.place = Some(node.place.clone());
         step.timeout = node.options.timeout.unwrap_or(TIMEOUT).as_secs();
@@ -470,7 +476,7 @@ impl<'a> Planner<'a> {
         };
         let diff = diff(&Tree::default(), &wanted.spec.inputs);
         reasons.extend(words(&impact));
-        self.fates.insert(&node.urn, Fate::default());
+        self.fates.insert(wanted.n, Fate::default());
         self.push(wanted, action, None, reasons, diff, impact, Permits::default());
     }
 
@@ -495,7 +501,6 @@ impl<'a> Planner<'a> {
         permits: Permits,
     ) {
         let Wanted { node, spec, realm_known, unknown, claims_deferred, .. } = wanted;
-        self.edges.insert(node.urn.clone(), spec.edges.clone());
         self.steps.push(Step {
             spec: Some(spec),
             realm_known,
@@ -551,7 +556,7 @@ impl<'a> Planner<'a> {
         let Some(prior) = prior else {
             let reasons = vec![format!("what was recorded by version {} can no longer be read", record.spec.version)];
             let fresh = Impact { unknown: vec![Path::root()], ..Impact::default() };
-            self.fates.insert(&node.urn, Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) });
+            self.fates.insert(wanted.n, Fate { outputs: None, fresh: Vec::new(), mark: Some(&record.mark) });
             let permits = Permits::default();
             return self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, Vec::new(), fresh, permits);
         };
@@ -683,13 +688,12 @@ impl<'a> Planner<'a> {
         permits: Permits,
         renew: bool,
     ) {
-        let urn = &wanted.node.urn;
         let fate = Fate {
             outputs: (!record.outputs.is_null() || record.status == Status::Ready).then(|| record.outputs.clone()),
             fresh: impact.unknown.clone(),
-            mark: Some(record.mark.clone()),
+            mark: Some(&record.mark),
         };
-        self.fates.insert(urn, fate);
+        self.fates.insert(wanted.n, fate);
         let action = if renew { Action::Renew } else { Action::Update };
         let mut reasons = reasons;
         if renew {
@@ -702,19 +706,18 @@ impl<'a> Planner<'a> {
     fn maybe_replaced(
         &mut self,
         wanted: Wanted<'_>,
-        record: &Record,
+        record: &'a Record,
         reasons: Vec<String>,
         diff: Vec<super::diff::Delta>,
         impact: Impact,
         same: bool,
     ) {
-        let urn = wanted.node.urn.clone();
-        let holds = self.containers.contains(&urn);
+        let holds = self.containers.contains(&wanted.node.urn);
         let guarded = record.spec.protect || wanted.spec.protect || holds;
         let permits = Permits { same, replace: !guarded };
         // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
-        let mark = guarded.then(|| record.mark.clone());
-        self.fates.insert(&urn, Fate { outputs: None, fresh: Vec::new(), mark });
+        let mark = guarded.then_some(&record.mark);
+        self.fates.insert(wanted.n, Fate { outputs: None, fresh: Vec::new(), mark });
         self.push(wanted, Action::Update, Some(record.mark.clone()), reasons, diff, impact, permits);
     }
 
@@ -731,8 +734,8 @@ impl<'a> Planner<'a> {
             self.notes.push((urn.clone(), wanted.spec.clone()));
         }
         self.same += 1;
-        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(record.mark.clone()) };
-        self.fates.insert(urn, fate);
+        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(&record.mark) };
+        self.fates.insert(wanted.n, fate);
     }
 
     /// It is recorded in another realm than the one it is wanted in.
@@ -745,7 +748,7 @@ impl<'a> Planner<'a> {
         }
         // What is gone with what contained it is no longer protected from anything.
         if !self.vanished(record) && self.guard(&urn, record, "what contains it goes") {
-            self.fates.insert(&urn, Fate::default());
+            self.fates.insert(wanted.n, Fate::default());
             return;
         }
         self.inside_going(&urn, record);
@@ -784,7 +787,7 @@ impl<'a> Planner<'a> {
         let diff = diff(&prior, &wanted.spec.inputs);
         let creation = self.impact(wanted.node, wanted.kind.creation(&wanted.spec.inputs, vault));
         reasons.extend(words(&creation));
-        self.fates.insert(&urn, Fate::default());
+        self.fates.insert(wanted.n, Fate::default());
         let action = if create_first { Action::Supersede } else { Action::Create };
         self.push(wanted, action, None, reasons, diff, creation, Permits::default());
     }
@@ -847,15 +850,11 @@ impl<'a> Planner<'a> {
         reasons.extend(words(&impact));
         let shown = diff(&begun.inputs, &wanted.spec.inputs);
         let fate = if making {
-            Fate { outputs: None, fresh: Vec::new(), mark: Some(record.mark.clone()) }
+            Fate { outputs: None, fresh: Vec::new(), mark: Some(&record.mark) }
         } else {
-            Fate {
-                outputs: Some(record.outputs.clone()),
-                fresh: impact.unknown.clone(),
-                mark: Some(record.mark.clone()),
-            }
+            Fate { outputs: Some(record.outputs.clone()), fresh: impact.unknown.clone(), mark: Some(&record.mark) }
         };
-        self.fates.insert(&wanted.node.urn, fate);
+        self.fates.insert(wanted.n, fate);
         let action = Action::Continue { op: open.begun.op.clone(), making };
         let mark = Some(record.mark.clone());
         self.push(wanted, action, mark, reasons, shown, impact, Permits::default());
@@ -896,9 +895,13 @@ pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Tree) 
     // The canonical JSON of these four, without a copy of the inputs.
     let mut text = br#"{"inputs":"#.to_vec();
     text.extend_from_slice(inputs.text().as_bytes());
-    for (key, value) in [("realm", json!(realm)), ("type", json!(kind)), ("version", json!(version))] {
-        text.extend_from_slice(format!(",\"{key}\":{value}").as_bytes());
-    }
+    let mut then = |key: &str, value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>| {
+        text.extend_from_slice(key.as_bytes());
+        value(&mut text).expect("a scalar can be written into memory");
+    };
+    then(",\"realm\":", &|text| serde_json::to_writer(text, realm));
+    then(",\"type\":", &|text| serde_json::to_writer(text, kind));
+    then(",\"version\":", &|text| serde_json::to_writer(text, &version));
     text.push(b'}');
     digest_of_bytes(&text)
 }

@@ -14,6 +14,7 @@ mod judge;
 mod make;
 mod moves;
 mod order;
+mod pairs;
 #[expect(clippy::module_inception, reason = "the plan is what this room is about, and its noun")]
 mod plan;
 mod render;

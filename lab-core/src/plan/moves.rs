@@ -1,6 +1,7 @@
 //! Which recorded thing is meant by which line: by identity first, by name after.
 
 use super::graph::Graph;
+use super::pairs::Pairs;
 use crate::model::{Declared, Node, Record, State, Status, Urn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Identities are matched over the whole graph before any name is: two machines that swapped names swap records. What
 /// has no identity, or one that nothing recorded has, is matched by its own name, then by the names it had. Where `b` was
 /// `a` and `c` was `b`, both move, unless something recorded is `c` already.
-pub(super) fn moves(declared: &Declared, graph: &Graph, state: &State) -> Vec<(Urn, Urn)> {
+pub(super) fn moves(declared: &Declared, graph: &Graph, state: &State, pairs: &Pairs<'_>) -> Vec<(Urn, Urn)> {
+    if graph.order.iter().all(|n| at_home(&declared.nodes[*n], pairs.recorded[*n])) {
+        return Vec::new();
+    }
     let mut by_id: BTreeMap<(&str, &str, &str), &Urn> = BTreeMap::new();
     for (urn, record) in &state.records {
         if let Some(id) = recorded_id(record) {
@@ -83,6 +87,20 @@ pub(super) fn moves(declared: &Declared, graph: &Graph, state: &State) -> Vec<(U
     }
     moves.sort();
     moves
+}
+
+/// Returns true when a node is recorded under its own name and says no other identity than that record does. Where that
+/// is so of all, no name is anybody else's.
+fn at_home(node: &Node, record: Option<&Record>) -> bool {
+    match (node.resource(), record, &node.id) {
+        (None, _, _) => true,
+        (Some(_), None, _) => false,
+        (Some(_), Some(_), None) => true,
+        (Some(kind), Some(record), Some(id)) => {
+            let there = (record.spec.kind.as_str(), record.spec.provider.as_str(), recorded_id(record));
+            there == (kind.name(), node.provider.as_str(), Some(id.0.as_str()))
+        }
+    }
 }
 
 /// Returns which node takes over which record so that `node` gets one of its former names: from what no line means any

@@ -5,9 +5,10 @@ use super::plan::{Action, After, Problem, Step, needs};
 use crate::model::{Edge, State, Urn};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Fills in what each step waits for and returns them in an order that satisfies it.
+/// Fills in what each step waits for and returns them in an order that satisfies it. `more` is needed by some beside what
+/// their specs say.
 ///
 /// - What is made comes after what it needs is made.
 /// - What is deleted goes after everything that needed it is gone, or no longer needs it.
@@ -15,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// - What takes over a claim comes after what held it let go.
 pub(super) fn order(
     mut steps: Vec<Step>,
-    edges: &BTreeMap<Urn, Vec<Edge>>,
+    more: &BTreeMap<Urn, Vec<Edge>>,
     state: &State,
     held: &[Held],
     problems: &mut Vec<Problem>,
 ) -> Vec<Step> {
-    let mut makes: BTreeMap<&Urn, usize> = BTreeMap::new();
-    let mut removes: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    let mut makes: HashMap<&Urn, usize> = HashMap::new();
+    let mut removes: HashMap<&Urn, Vec<usize>> = HashMap::new();
     for (n, step) in steps.iter().enumerate() {
         if step.makes() {
             makes.insert(&step.urn, n);
@@ -39,7 +40,8 @@ pub(super) fn order(
     };
     for (n, step) in steps.iter().enumerate() {
         if step.makes() {
-            for (to, created) in edges.get(&step.urn).into_iter().flat_map(|edges| needs(edges)) {
+            let edges = step.spec.as_ref().map(|spec| &spec.edges).into_iter().chain(more.get(&step.urn));
+            for (to, created) in edges.flat_map(|edges| needs(edges)) {
                 if let Some(make) = makes.get(to) {
                     wait(n, *make, created);
                 }
@@ -57,7 +59,9 @@ pub(super) fn order(
     // Who needed what, as recorded: they let go before it goes. What goes along with its container lets go when that
     // does, which may be what waits for this: then there is nothing to wait for.
     let mut wishes = Vec::new();
-    for (urn, record) in &state.records {
+    let nothing = BTreeMap::new();
+    let recorded = if removes.is_empty() { &nothing } else { &state.records };
+    for (urn, record) in recorded {
         for edge in &record.spec.edges {
             for remove in removes.get(&edge.to).into_iter().flatten().copied() {
                 let (old, own): (Vec<usize>, Vec<usize>) =
@@ -92,7 +96,7 @@ pub(super) fn order(
         }
     }
     // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that.
-    for (urn, record) in &state.records {
+    for (urn, record) in recorded {
         let calls = removes.get(urn).into_iter().flatten().copied();
         for call in calls.filter(|n| matches!(steps[*n].action, Action::Delete { condemned: false, .. })) {
             let around = |urn: &Urn| state.records.get(urn).and_then(|record| record.spec.container.as_ref());
@@ -107,7 +111,7 @@ pub(super) fn order(
     }
     // What goes without a call goes with the container that is deleted, however far around it that lies: it is there
     // until then, and has to be known until then.
-    for (urn, record) in &state.records {
+    for (urn, record) in recorded {
         let silent =
             |n: &usize| !matches!(steps[*n].action, Action::Delete { .. } | Action::Forget { stays: true, .. });
         let silent = removes.get(urn).into_iter().flatten().copied().filter(silent).filter(|n| !condemned(&steps[*n]));
@@ -162,7 +166,7 @@ fn waits(after: &[BTreeMap<usize, bool>], who: usize, what: usize) -> bool {
 }
 
 /// Sorts steps so that each comes after what it waits for; a circle is a problem.
-pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step> {
+pub(super) fn sorted(mut steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step> {
     let needs: Vec<Vec<usize>> = steps.iter().map(|step| step.after.iter().map(|after| after.step).collect()).collect();
     let order = stable(&needs);
     if order.len() < steps.len() {
@@ -180,14 +184,19 @@ pub(super) fn sorted(steps: Vec<Step>, problems: &mut Vec<Problem>) -> Vec<Step>
     }
     let mut position = vec![0; steps.len()];
     order.iter().enumerate().for_each(|(n, old)| position[*old] = n);
-    let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    let mut sorted = Vec::with_capacity(slots.len());
-    for mut step in order.into_iter().filter_map(|old| slots[old].take()) {
+    for step in &mut steps {
         step.after.iter_mut().for_each(|after| after.step = position[after.step]);
         step.after.sort();
-        sorted.push(step);
     }
-    sorted
+    // In place: the steps are most of a plan, and most often in order already.
+    for n in 0..steps.len() {
+        while position[n] != n {
+            let there = position[n];
+            steps.swap(n, there);
+            position.swap(n, there);
+        }
+    }
+    steps
 }
 
 /// Returns an order in which everything comes after what it needs, the lowest position first among equals (Kahn's

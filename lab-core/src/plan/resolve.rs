@@ -68,7 +68,7 @@ pub fn resolve(
         inputs = with.into();
     }
     if !step.realm_known {
-        spec.realm = realm(&spec.provider, declared, values)?;
+        spec.realm = realm(&spec.provider, declared, values)?.into();
     }
     spec.digest = spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs);
     let settled = step.unknown.is_empty();

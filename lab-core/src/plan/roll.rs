@@ -12,27 +12,25 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
         planner.steps.iter().filter(|step| disrupts(step)).map(|step| step.urn.clone()).collect();
     let graph = planner.graph;
     let declared = planner.declared;
-    let nodes = graph.order.iter().map(|n| &declared.nodes[*n]);
-    let acts: Vec<(&Node, &Urn, When)> =
-        nodes.filter_map(|node| node.options.act.as_ref().map(|act| (node, &act.member, act.when))).collect();
-    let recorded = |urn: &Urn| planner.state.records.get(urn);
+    let act = |n: &usize| declared.nodes[*n].options.act.as_ref().map(|act| (*n, &act.member, act.when));
+    let acts: Vec<(usize, &Urn, When)> = graph.order.iter().filter_map(act).collect();
+    let recorded = |n: usize| planner.pairs.recorded[n];
     let unfinished: BTreeSet<&Urn> =
-        acts.iter().filter(|(node, ..)| recorded(&node.urn).is_some()).map(|(_, member, _)| *member).collect();
-    let todo: Vec<(&Node, &Urn, When)> = acts
+        acts.iter().filter(|(n, ..)| recorded(*n).is_some()).map(|(_, member, _)| *member).collect();
+    let todo: Vec<(usize, &Urn, When)> = acts
         .iter()
-        .filter(|(node, member, when)| {
-            let done =
-                recorded(&node.urn).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
+        .filter(|(n, member, when)| {
+            let done = recorded(*n).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
             // What comes before is only of use before; what comes after is owed once anything has begun.
             let owed = interrupted.contains(*member) || (*when == When::After && unfinished.contains(member));
             owed && !done
         })
         .copied()
         .collect();
-    for (node, member, when) in todo {
-        planner.node(node);
+    for (n, member, when) in todo {
+        planner.node(n);
         if when == When::After {
-            planner.edge_to(&node.urn, Edge { to: member.clone(), kind: EdgeKind::After });
+            planner.edge_to(&declared.nodes[n].urn, Edge { to: member.clone(), kind: EdgeKind::After });
         }
     }
 }

@@ -138,7 +138,8 @@ impl Ground {
         Journal::verify(&disk, "lab").unwrap_or_else(|error| panic!("{story}: {error}"));
         let look = Store::look(&disk, "lab", &keys()).unwrap_or_else(|error| panic!("{story}: {error}"));
         let state = look.state;
-        let recorded = state.records.values().chain(state.condemned.values().map(|condemned| &condemned.record));
+        let named = state.records.values().map(|record| &**record);
+        let recorded = named.chain(state.condemned.values().map(|condemned| &condemned.record));
         let known: Vec<String> = recorded
             .flat_map(|record| {
                 let open = record.open.iter().flat_map(|open| {
@@ -154,7 +155,7 @@ impl Ground {
             let deleted = |record: &Record| {
                 record.mark.0 == *mark && record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete)
             };
-            condemned || state.records.values().any(deleted)
+            condemned || state.records.values().any(|record| deleted(record))
         };
         let gone: Vec<String> = items
             .iter()

@@ -203,8 +203,13 @@ impl Living {
         }
         // Whatever is ours is known: nothing is forgotten, wherever it stopped.
         let condemned = state.condemned.values().map(|condemned| &condemned.record);
-        let marks: BTreeSet<&str> =
-            state.records.values().chain(condemned).map(|record| record.mark.0.as_str()).collect();
+        let marks: BTreeSet<&str> = state
+            .records
+            .values()
+            .map(|record| &**record)
+            .chain(condemned)
+            .map(|record| record.mark.0.as_str())
+            .collect();
         for (at, item) in &contents.items {
             let known = item.by.as_ref().is_none_or(|by| marks.contains(by.as_str()));
             if !known && !self.oracle.ever_retained.contains(&item.tag) {
