@@ -172,6 +172,9 @@ fn what_kubectl_does_in_a_rehearsed_lab_is_found_and_explained() {
                  spec.size in body should be greater than or equal to 1";
     says(&person.lab(Wishes { shelf: Some(0), ..USUAL }, "up --yes", 3), &[wrong]);
     person.lab(Wishes { shelf: Some(3), ..USUAL }, "up --yes", 0);
+    // Where its definition stands already, the server says so before anything is written.
+    let refused = format!("warning: kubernetes:object shelf would be refused: {}", wrong.replacen("apply", "try", 1));
+    says(&person.lab(Wishes { shelf: Some(0), ..USUAL }, "preview --refresh", 0), &[&refused]);
 
     // A namespace that cannot go.
     let held = json!({"apiVersion": "v1", "kind": "ConfigMap",

@@ -114,7 +114,8 @@ pub(crate) struct Preview {
 /// What a plan is about.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Scope {
-    /// Look at everything that is recorded first, for what was changed by somebody else
+    /// Look at everything that is recorded first, for what was changed by somebody else, and ask what would come of the
+    /// plan
     #[arg(long)]
     pub(crate) refresh: bool,
     /// Only this and what it needs: a URN, a name with its path, or a component; may be repeated

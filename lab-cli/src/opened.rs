@@ -136,6 +136,16 @@ impl Opened {
         self.ledger.with(|store| plan::plan(&self.declared, store.state(), seen, &request))
     }
 
+    /// Returns the plan with what the outside would make of it beside the steps, for a person to read.
+    pub(crate) async fn probe(&self, screen: &Screen, plan: &Plan) -> Plan {
+        let asking = screen.busy("asking what would come of it");
+        let probed = execute::probe(plan, self.declared.clone(), &self.ledger, &self.link).await;
+        drop(asking);
+        let mut plan = plan.clone();
+        plan.heed(&probed);
+        plan
+    }
+
     /// Closes the state, and lets go of the lock. `plan` is done with. Where the process ends, memory is left to the
     /// system: to put it away piece by piece takes as long as to plan with it. Only the plan makes room for the state
     /// where that is written once more: the two together would be the most that a run ever needs.

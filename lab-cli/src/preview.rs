@@ -18,7 +18,12 @@ pub(crate) async fn preview(invocation: &Invocation<'_>, arguments: &Preview) ->
     let seen = opened.observe(&invocation.screen, arguments.scope.refresh).await;
     let at = opened.now();
     let plan = opened.plan(verb, &arguments.scope.target, &seen, at);
-    show::plan(&invocation.screen, &plan);
+    // What is saved is the plan itself: what others would make of it today is no part of it.
+    let probed = match arguments.scope.refresh {
+        true => Some(opened.probe(&invocation.screen, &plan).await),
+        false => None,
+    };
+    show::plan(&invocation.screen, probed.as_ref().unwrap_or(&plan));
     refuse(&plan)?;
     let exit = if arguments.exit_code && !plan.is_empty() { CHANGES } else { 0 };
     let Some(file) = &arguments.out else {

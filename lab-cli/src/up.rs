@@ -31,7 +31,8 @@ pub(crate) async fn up(invocation: &Invocation<'_>, verb: Verb, run: &Run) -> Re
         }
         None => {
             let seen = opened.observe(&invocation.screen, run.scope.refresh).await;
-            opened.plan(verb, &run.scope.target, &seen, opened.now())
+            let plan = opened.plan(verb, &run.scope.target, &seen, opened.now());
+            if run.scope.refresh { opened.probe(&invocation.screen, &plan).await } else { plan }
         }
     };
     finish(invocation, opened, plan, &run.consent, saved.is_some()).await

@@ -532,6 +532,25 @@ fn what_a_provider_warns_of_is_said_at_once_and_again_when_the_run_is_over() {
 }
 
 #[test]
+fn what_the_outside_would_make_of_a_plan_stands_beside_its_steps() {
+    let bench = Bench::new();
+    let ran = bench.run(complaining, "preview");
+    assert!(!ran.out.contains("its lid"), "nobody is asked: {}", ran.out);
+    let ran = bench.run(complaining, "preview --refresh --out @plan");
+    assert!(ran.out.contains("its lid is loose: [secret]"), "{}", ran.out);
+    assert!(!ran.out.contains("hunter2"), "{}", ran.out);
+    // What was said is no part of the plan that is kept.
+    let ran = bench.run(complaining, "up @plan --yes");
+    assert_eq!(ran.exit, 0, "{}", ran.err);
+    let ran = bench.run(complaining, "preview --refresh --exit-code");
+    assert_eq!(ran.exit, 0, "nothing is asked where nothing is done: {}", ran.out);
+    bench.run(complaining, "state forget box --yes");
+    let ran = bench.run(complaining, "preview --refresh");
+    let refused = "warning: memory:thing box would be refused: something is called box already\n";
+    assert!(ran.out.contains(refused), "{}", ran.out);
+}
+
+#[test]
 fn environments_are_stacks_side_by_side_that_see_what_the_others_occupy() {
     let bench = Bench::new();
     assert_eq!(bench.run(numbered, "up --yes --env dev").exit, 0);

@@ -29,6 +29,7 @@ mod live;
 mod mirror;
 pub mod object;
 mod outputs;
+mod probe;
 mod provider;
 mod quantity;
 pub mod readiness;

@@ -203,7 +203,7 @@ fn part<'a>(owned: Option<&'a Value>, element: &Value) -> Option<&'a Value> {
     owned.filter(|fields| whole(fields)).or_else(|| entry(owned, element))
 }
 
-fn nothing(value: &Value) -> bool {
+pub(crate) fn nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(bit) => !bit,

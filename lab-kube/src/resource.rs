@@ -12,6 +12,7 @@ use crate::kinds::Kind;
 use crate::live::{TAKEN, holds_secrets, live, overlaid, same};
 use crate::object::Object;
 use crate::outputs::{ADDRESS, ObjectOutputs};
+use crate::probe::probe;
 use crate::provider::Kubernetes;
 use crate::readiness::{GRACE_SECONDS, Readiness, Related, status, status_with};
 use crate::request::{Apply, Propagation};
@@ -67,6 +68,7 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
     const TYPE: &'static str = "kubernetes:object";
     const INITIAL: &'static [&'static str] = &["/initial"];
     const RIPENS: bool = true;
+    const PROBES: bool = true;
     type Outputs = ObjectOutputs;
 
     fn id(&self) -> Option<Id> {
@@ -151,6 +153,10 @@ impl<K: Data> Resource<Kubernetes> for Object<K> {
             Readiness::Ready => Found::Present(owner, Step::Done(made)),
             Readiness::Waiting { reason } | Readiness::Failed { reason } => Found::Present(owner, waits(reason)),
         })
+    }
+
+    async fn probe(&self, client: &Client, op: &Op<Object<K>>) -> Result<Vec<String>> {
+        probe(self, client, op).await
     }
 
     async fn apply(&self, client: &Client, op: &Op<Object<K>>) -> Result<Step<ObjectOutputs>> {
@@ -279,15 +285,20 @@ impl Call<'_> {
 impl<K: Data> Object<K> {
     /// Makes the object, and fails when there is one of its name.
     async fn create(&self, call: Call<'_>) -> Result<Step<ObjectOutputs>> {
-        let mut body = apply_body(self.desired().map_err(invalid)?, call.mark);
+        let there = call.send(&self.whole(call.mark)?, &Apply::create()).await?;
+        self.applied(call, &there)
+    }
+
+    /// Returns the body that the object is made with.
+    pub(crate) fn whole(&self, mark: &str) -> Result<Value> {
+        let mut body = apply_body(self.desired().map_err(invalid)?, mark);
         let first = self.first().map_err(invalid)?;
         if !first.is_empty() {
             let pointers: Vec<&String> = first.keys().collect();
             put(&mut body, &annotation(INITIAL), json!(json!(pointers).to_string()));
             body = body::merge(body, &first).map_err(invalid)?;
         }
-        let there = call.send(&body, &Apply::create()).await?;
-        self.applied(call, &there)
+        Ok(body)
     }
 
     /// Changes the object of this uid; what others have set in our fields is taken back.
@@ -392,7 +403,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn invalid(error: impl std::fmt::Display) -> Error {
+pub(crate) fn invalid(error: impl std::fmt::Display) -> Error {
     Error::invalid(error.to_string())
 }
 

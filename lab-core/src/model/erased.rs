@@ -69,6 +69,8 @@ pub trait ErasedType: Send + Sync {
     fn once(&self) -> bool;
     /// See [`Resource::RIPENS`].
     fn ripens(&self) -> bool;
+    /// See [`Resource::PROBES`].
+    fn probes(&self) -> bool;
     /// See [`Resource::GENERATED`].
     fn generated(&self) -> bool;
     /// Returns what a declaration is by itself: everything that planning asks of every one of them.
@@ -93,6 +95,8 @@ pub trait ErasedType: Send + Sync {
     fn upgrade(&self, version: u32, inputs: Value) -> Option<Value>;
     /// See [`Resource::find`].
     async fn find(&self, client: &AnyClient, op: ErasedOp, vault: &Vault) -> Result<Found<Tree>>;
+    /// See [`Resource::probe`].
+    async fn probe(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Vec<String>>;
     /// See [`Resource::apply`].
     async fn apply(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Step<Tree>>;
     /// See [`Resource::delete`].
@@ -227,6 +231,11 @@ impl<P: Provider, R: Resource<P>> Typed<P, R> {
         }
     }
 
+    fn decoded(&self, inputs: &Tree, vault: &Vault) -> Result<R> {
+        value::decode::<R>(inputs, vault)
+            .map_err(|error| Error::invalid(format!("its inputs are not what {} takes: {error}", R::TYPE)))
+    }
+
     fn client<'a>(&self, client: &'a AnyClient) -> Result<&'a P::Client> {
         client.downcast_ref::<P::Client>().ok_or_else(|| {
             Error::invalid(format!("{} was given the connection of another kind of provider than {}", R::TYPE, P::NAME))
@@ -273,6 +282,9 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
     }
     fn ripens(&self) -> bool {
         R::RIPENS
+    }
+    fn probes(&self) -> bool {
+        R::PROBES
     }
     fn generated(&self) -> bool {
         R::GENERATED
@@ -332,9 +344,13 @@ impl<P: Provider, R: Resource<P>> ErasedType for Typed<P, R> {
             Found::Leaving(owner, why) => Found::Leaving(owner, why),
         })
     }
+    async fn probe(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Vec<String>> {
+        let resource = self.decoded(inputs, vault)?;
+        let op = self.op(op, vault);
+        resource.probe(self.client(client)?, &op).await
+    }
     async fn apply(&self, client: &AnyClient, inputs: &Tree, op: ErasedOp, vault: &Vault) -> Result<Step<Tree>> {
-        let resource = value::decode::<R>(inputs, vault)
-            .map_err(|error| Error::invalid(format!("its inputs are not what {} takes: {error}", R::TYPE)))?;
+        let resource = self.decoded(inputs, vault)?;
         let op = self.op(op, vault);
         let step = resource.apply(self.client(client)?, &op).await?;
         seal_step(step, vault)

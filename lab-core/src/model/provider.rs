@@ -75,6 +75,8 @@ pub trait Resource<P: Provider>: Data + Sized {
     /// True for what becomes ready by itself once it is made, such as a workload that others run. Whoever waits for it is
     /// not counted among the steps that are at work: what it waits for may be one of those that have not begun.
     const RIPENS: bool = false;
+    /// True where [`Resource::probe`] has somebody to ask.
+    const PROBES: bool = false;
     /// What it yields.
     type Outputs: Data;
 
@@ -116,6 +118,13 @@ pub trait Resource<P: Provider>: Data + Sized {
 
     /// Looks for the thing without changing anything. An error means *not known*; only a proof is [`Found::Absent`].
     fn find(client: &P::Client, op: &Op<Self>) -> impl Future<Output = Result<Found<Self::Outputs>>> + Send;
+    /// Asks the outside what it would make of the thing as desired, and changes nothing. Returns what a person should know
+    /// before it is done: what would be written differently, what else would change. An error says that it would be
+    /// refused. What cannot be told yet, since other steps come first, is nothing to say.
+    fn probe(&self, client: &P::Client, op: &Op<Self>) -> impl Future<Output = Result<Vec<String>>> + Send {
+        let _ = (client, op);
+        std::future::ready(Ok(Vec::new()))
+    }
     /// Takes one step towards the thing as desired.
     fn apply(&self, client: &P::Client, op: &Op<Self>) -> impl Future<Output = Result<Step<Self::Outputs>>> + Send;
     /// Takes one step towards its absence.

@@ -245,7 +245,30 @@ pub enum Seen {
     Unknown(String),
 }
 
+/// What the outside would make of a step, asked before anything is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// What a person should know.
+    Says(Vec<String>),
+    /// It would be refused as things are now, and why.
+    Refuses(String),
+}
+
 impl Plan {
+    /// Puts beside the steps what the outside would make of them. It changes nothing of what is planned: another step may
+    /// come first and change what the outside says.
+    pub fn heed(&mut self, probed: &BTreeMap<Urn, Probed>) {
+        for step in self.steps.iter_mut().filter(|step| step.spec.is_some()) {
+            match probed.get(&step.urn) {
+                Some(Probed::Says(said)) => step.reasons.extend(said.iter().cloned()),
+                Some(Probed::Refuses(why)) => {
+                    self.warnings.push(format!("{} {} would be refused: {why}", step.urn.kind(), step.urn.short()));
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Returns true when executing it leaves nothing undone that the program says, so that what it returns holds.
     pub fn settles(&self) -> bool {
         !self.partial && self.held.is_empty()

@@ -107,7 +107,7 @@ pub struct Thing {
     /// Bears no mark.
     #[serde(default)]
     pub unmarkable: bool,
-    /// What it warns of, with its secret, whenever something is done to it.
+    /// What it warns of, with its secret, whenever something is done to it, and what it says when it is asked before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complaint: Option<String>,
 }
@@ -198,9 +198,17 @@ impl Place {
     }
 }
 
+impl Thing {
+    fn complains(&self) -> Option<String> {
+        let secret = self.secret.as_ref().map(|secret| secret.get().expose().as_str());
+        self.complaint.as_ref().map(|said| format!("{said} {}", secret.unwrap_or_default()).trim_end().to_owned())
+    }
+}
+
 impl Resource<Memory> for Thing {
     const TYPE: &'static str = "memory:thing";
     const INITIAL: &'static [&'static str] = &["/token"];
+    const PROBES: bool = true;
     type Outputs = ThingOutputs;
 
     fn id(&self) -> Option<Id> {
@@ -254,11 +262,19 @@ impl Resource<Memory> for Thing {
         })
     }
 
+    async fn probe(&self, place: &Place, op: &Op<Thing>) -> Result<Vec<String>> {
+        place.reach()?;
+        let name = op.id.as_ref().map_or_else(|| self.known_as(&op.mark), |id| id.0.clone());
+        if !op.exists && place.world.get(&place.name, &name).is_some() {
+            return Err(Error::conflict(format!("something is called {name} already")));
+        }
+        Ok(self.complains().into_iter().collect())
+    }
+
     async fn apply(&self, place: &Place, op: &Op<Thing>) -> Result<Step<ThingOutputs>> {
         place.reach()?;
-        if let Some(complaint) = &self.complaint {
-            let secret = self.secret.as_ref().map(|secret| secret.get().expose().as_str());
-            op.warn(format!("{complaint} {}", secret.unwrap_or_default()).trim_end());
+        if let Some(complaint) = self.complains() {
+            op.warn(complaint);
         }
         let name = op.id.as_ref().map_or_else(|| self.known_as(&op.mark), |id| id.0.clone());
         let mark = if self.unmarkable { "" } else { op.mark.as_str() };
