@@ -6,6 +6,10 @@
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
+/// How much aliases may stand for in one stream: hundreds of bytes of them can mean a billion nodes, and no machine
+/// configuration has more than a few.
+const ALIASED: usize = 20_000;
+
 /// One YAML node. Maps keep the order of their keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Yaml {
@@ -40,9 +44,11 @@ impl Yaml {
     ///
     /// # Errors
     ///
-    /// The parser's message, with the place.
+    /// The parser's message, with the place. Aliases that would grow into more than twenty thousand nodes.
     pub fn parse(text: &str) -> Result<Vec<Yaml>, String> {
-        serde_saphyr::from_multiple(text).map_err(|error| error.to_string())
+        let alias_limits = serde_saphyr::alias_limits! { max_total_replayed_events: ALIASED };
+        let options = serde_saphyr::options! { alias_limits: alias_limits };
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
     }
 
     /// Returns the value at a path of map keys.
@@ -378,6 +384,17 @@ impl<'de> Deserialize<'de> for Yaml {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn aliases_may_stand_for_something_and_not_for_everything() {
+        let text = |levels: usize| {
+            let level = |n: usize| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", "));
+            format!("a0: &a0 [x, x, x, x, x, x, x, x, x]\n{}", (1..=levels).map(level).collect::<String>())
+        };
+        assert_eq!(Yaml::parse(&text(2)).map(|read| read.len()), Ok(1));
+        let error = Yaml::parse(&text(11)).unwrap_err();
+        assert!(error.contains("alias"), "{error}");
+    }
 
     #[test]
     fn strings_that_look_like_something_else_are_quoted() {
