@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 
 /// How long one look may take: what does not answer is unknown, and the plan says so.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How many looks are taken at the same time.
-const PARALLEL: usize = 16;
+pub(super) const PARALLEL: usize = 16;
 
 /// Asks the declared reads, and, when `refresh` is wanted, looks at everything that is recorded.
 pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refresh: bool) -> Observations {

@@ -2,17 +2,12 @@
 
 use super::connect::Connections;
 use super::ledger::Ledger;
+use super::observe::{PARALLEL, PATIENCE};
 use crate::model::{Class, Declared, ErasedOp, ErasedType, Link, NodeKind, Record, Urn, Warnings, Why};
 use crate::plan::{Action, Plan, Probed, Resolved, Step, resolve};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
-
-/// How long one answer may take: who does not answer says nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How many are asked at the same time.
-const PARALLEL: usize = 16;
 
 /// Asks about every step that makes or changes something of a type that [probes](crate::Resource::PROBES), where
 /// everything it takes is known already. What is not reachable yet, or not at all, says nothing.
