@@ -56,7 +56,7 @@ fn step_event(step: &Step, plan: &Plan) -> Value {
         _ => Map::new(),
     };
     // What is recorded is no part of what is shown; the differences are.
-    for field in ["spec", "mark", "realm_known", "fresh", "claims_deferred"] {
+    for field in ["spec", "mark", "realm_known", "live", "fresh", "claims_deferred"] {
         shown.remove(field);
     }
     let action = shown.get("action").and_then(|action| action.get("do")).cloned().unwrap_or_default();

@@ -136,6 +136,22 @@ fn an_outcome_that_was_not_shown_stops_the_step() {
     bench.up_whole(program("A"));
 }
 
+/// A machine that was seen to be off is not interrupted. What its change takes was judged again once the last value was
+/// there, without what had been seen: the step was refused for an interruption that there was none of.
+#[test]
+fn what_was_seen_when_it_was_planned_still_counts_when_the_last_value_is_there() {
+    let (bench, yard) = applied(Turn::UnlessOff);
+    let next = || wired(Odd::new("source", "b"), sink(Turn::UnlessOff));
+    let sink = ("shop".to_owned(), "sink".to_owned());
+    yard.contents().items.get_mut(&sink).expect("it was made").value["off"] = true.into();
+    let plan = bench.plan(next(), Verb::Up, &bench.refresh(next()), &[]);
+    assert_eq!(plan.steps[1].interrupts, None, "it is off");
+    let trial = Trial { refresh: true, ..Trial::default() };
+    let report = bench.attempt(next(), Verb::Up, &trial).expect("it can be planned");
+    assert!(report.complete(), "{report:#?}");
+    assert_eq!(yard.log(), ["update shop/source", "update shop/sink"]);
+}
+
 /// What a value means may be known only with the value: the plan showed a plain update.
 #[test]
 fn an_interruption_or_a_refusal_that_was_not_shown_stops_the_step() {

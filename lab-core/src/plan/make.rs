@@ -225,6 +225,8 @@ struct Wanted<'n> {
     unknown: Vec<Unknown>,
     claims_deferred: bool,
     id: Option<Id>,
+    /// What was seen of it, where what its change takes is judged again later.
+    live: Option<Tree>,
 }
 
 impl<'a> Planner<'a> {
@@ -397,7 +399,7 @@ impl<'a> Planner<'a> {
             member: node.options.act.as_ref().map(|act| act.member.clone()),
             place: node.place.clone(),
         };
-        Some(Wanted { n, node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id })
+        Some(Wanted { n, node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id, live: None })
     }
 
     /// Returns of what is declared what is compared, and which of it is not known.
@@ -500,7 +502,7 @@ impl<'a> Planner<'a> {
         impact: Impact,
         permits: Permits,
     ) {
-        let Wanted { node, spec, realm_known, unknown, claims_deferred, .. } = wanted;
+        let Wanted { node, spec, realm_known, unknown, claims_deferred, live, .. } = wanted;
         self.steps.push(Step {
             spec: Some(spec),
             realm_known,
@@ -509,6 +511,7 @@ impl<'a> Planner<'a> {
             diff,
             unknown,
             permits,
+            live,
             fresh: impact.unknown,
             interrupts: impact.interrupts,
             destroys: impact.destroys,
@@ -520,7 +523,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Compares what is declared with what is recorded and there.
-    fn compare(&mut self, wanted: Wanted<'_>, record: &'a Record) {
+    fn compare(&mut self, mut wanted: Wanted<'_>, record: &'a Record) {
         let vault = &self.declared.vault;
         let node = wanted.node;
         if !wanted.realm_known || record.spec.realm != wanted.spec.realm {
@@ -542,6 +545,9 @@ impl<'a> Planner<'a> {
             }
             Some(Seen::Unknown(_)) | None => None,
         };
+        if !wanted.unknown.is_empty() {
+            wanted.live = live.clone().map(Tree::from);
+        }
         let live = live.as_ref();
         // Compared in seconds: not every number of them is a time.
         let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -877,6 +883,7 @@ impl Step {
             mark: None,
             unknown: Vec::new(),
             permits: Permits::default(),
+            live: None,
             fresh: Vec::new(),
             interrupts: None,
             destroys: None,

@@ -2,7 +2,7 @@
 
 use super::claims::ForeignClaim;
 use super::diff::Delta;
-use crate::model::{Edge, EdgeKind, Id, MadeRecord, Mark, Owner, Path, Place, Spec, Urn, Why, digest};
+use crate::model::{Edge, EdgeKind, Id, MadeRecord, Mark, Owner, Path, Place, Spec, Tree, Urn, Why, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -89,6 +89,10 @@ pub struct Step {
     pub unknown: Vec<Unknown>,
     /// What it may turn out to be once they are.
     pub permits: Permits,
+    /// What was seen of it, sealed where the inputs are. What its change takes is judged again by the same once they
+    /// are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Tree>,
     /// Which outputs are known only afterwards; none of the others may change.
     pub fresh: Vec<Path>,
     /// What is interrupted.

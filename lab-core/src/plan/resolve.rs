@@ -125,7 +125,8 @@ pub fn resolve(
             if prior.spec.inputs == spec.inputs && !triggered && matches!(step.action, Action::Update) {
                 return Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) });
             }
-            let change = kind.change(&spec.inputs, &prior.spec.inputs, None, vault)?;
+            let live = step.live.as_ref().map(Tree::value);
+            let change = kind.change(&spec.inputs, &prior.spec.inputs, live.as_ref(), vault)?;
             match change {
                 Change::None if step.permits.same => {
                     Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) })

@@ -207,6 +207,8 @@ pub enum Turn {
     CreateFirst,
     /// In place; what else it means stands in the value: `away` interrupts, `never` is refused.
     ByValue,
+    /// In place, and it is away for a while unless it was seen to be off.
+    UnlessOff,
 }
 
 /// A thing that does what a test tells it to.
@@ -481,6 +483,11 @@ impl Resource<Shop> for Odd {
                 Some("never") => Change::Refuse(vec![(Path::from("/say"), "it never says that".to_owned())]),
                 Some(_) | None => Change::Update(impact),
             },
+            Turn::UnlessOff => {
+                let off = live.and_then(|live| live.get("off")).and_then(Value::as_bool) == Some(true);
+                let interrupts = (!off).then(|| format!("{} is away", self.name));
+                Change::Update(Impact { interrupts, ..impact })
+            }
         }
     }
 
