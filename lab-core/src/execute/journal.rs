@@ -21,7 +21,6 @@
 use super::disk::{Disk, File, publish, stage, temporary};
 pub use crate::model::canonical;
 use crate::model::{Tree, hex};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -73,6 +72,18 @@ pub struct Opened<S = Value> {
     pub frames: Vec<Vec<Value>>,
     /// What was left off at the end, if anything.
     pub cut: Option<Cut>,
+}
+
+/// What a snapshot can be read as.
+pub trait Snapshot: Sized {
+    /// Reads it from the JSON that was written. The error is that of a text which is something else.
+    fn read(text: &[u8]) -> serde_json::Result<Self>;
+}
+
+impl Snapshot for Value {
+    fn read(text: &[u8]) -> serde_json::Result<Value> {
+        serde_json::from_slice(text)
+    }
 }
 
 /// The torn end of a journal: a frame whose writer never learnt that it was durable.
@@ -212,7 +223,7 @@ impl Journal {
     }
 
     /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
-    pub fn open_as<S: DeserializeOwned>(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened<S>), JournalError> {
+    pub fn open_as<S: Snapshot>(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened<S>), JournalError> {
         let file_name = file_name(name);
         let staged = temporary(&file_name);
         let place = disk.place(&file_name);
@@ -258,7 +269,7 @@ impl Journal {
     }
 
     /// Reads the journal as [`Journal::read`] does, and its snapshot as an `S`.
-    pub fn read_as<S: DeserializeOwned>(disk: &dyn Disk, name: &str) -> Result<Opened<S>, JournalError> {
+    pub fn read_as<S: Snapshot>(disk: &dyn Disk, name: &str) -> Result<Opened<S>, JournalError> {
         Ok(read(disk, &file_name(name))?.opened)
     }
 
@@ -518,7 +529,7 @@ struct Content<S> {
     opened: Opened<S>,
 }
 
-fn read<S: DeserializeOwned>(disk: &dyn Disk, file_name: &str) -> Result<Content<S>, JournalError> {
+fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str) -> Result<Content<S>, JournalError> {
     let file = disk.place(file_name);
     let found =
         disk.read(file_name).map_err(|source| JournalError::Disk { attempt: "read", file: file.clone(), source })?;
@@ -551,7 +562,7 @@ fn read<S: DeserializeOwned>(disk: &dyn Disk, file_name: &str) -> Result<Content
             return Err(damaged("the snapshot", at, "its line does not end where the header says".into()));
         }
         // Its content is proven to be what was written; whoever wrote it may be newer.
-        let snapshot = serde_json::from_slice(text).map_err(|error| JournalError::Unknown {
+        let snapshot = S::read(text).map_err(|error| JournalError::Unknown {
             file: file.clone(),
             part: "the snapshot".into(),
             why: error.to_string(),

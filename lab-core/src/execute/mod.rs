@@ -21,6 +21,7 @@ mod saved;
 pub mod seal;
 mod shelf;
 mod simulator;
+mod snapshot;
 mod store;
 
 pub use dial::dial;

@@ -3,8 +3,8 @@
 use super::disk::Disk;
 use super::journal::{Cut, Journal, JournalError, Opened};
 use super::seal::{KeyFile, Keys, SealError};
-use crate::model::{Event, Illegal, Record, State, Tree, Urn, Vault, canonical, secrets_in};
-use serde::Serialize;
+use super::snapshot;
+use crate::model::{Event, Illegal, State, Vault, secrets_in};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -174,7 +174,7 @@ impl Store {
         let mut records: Vec<u8> = Vec::new();
         let mut sealed: Vec<Event> = Vec::new();
         for event in events {
-            let record = tree(event)?;
+            let record = snapshot::tree(event)?;
             journal.check_levels(record.depth())?;
             records.push(b',');
             records.extend_from_slice(record.text().as_bytes());
@@ -199,7 +199,7 @@ impl Store {
         let mut all = Vec::with_capacity(records.len() + 2);
         for event in &sealed {
             all.push(b',');
-            all.extend_from_slice(tree(event)?.text().as_bytes());
+            all.extend_from_slice(snapshot::tree(event)?.text().as_bytes());
         }
         all.append(&mut records);
         all[0] = b'[';
@@ -241,7 +241,7 @@ impl Store {
         let Some(journal) = self.journal.as_mut() else { return Ok(()) };
         // Record by record: as one tree, a large state would need many times its size.
         let records = std::mem::take(&mut self.state.records);
-        let text = snapshot(journal, &self.state, &records);
+        let text = snapshot::write(journal, &self.state, &records);
         self.state.records = records;
         Ok(journal.compact_text(text?)?)
     }
@@ -275,52 +275,6 @@ impl Store {
         self.journal.as_ref().map_or(0, Journal::frames)
     }
 }
-
-/// Returns the canonical JSON of `rest` with these records in it.
-fn snapshot(journal: &Journal, rest: &State, records: &BTreeMap<Urn, Box<Record>>) -> Result<Vec<u8>, StoreError> {
-    let Value::Object(rest) = serde_json::to_value(rest).map_err(|error| Illegal(error.to_string()))? else {
-        unreachable!("a state is a struct with named fields")
-    };
-    let rest: BTreeMap<String, Value> = rest.into_iter().collect();
-    let mut text = Vec::new();
-    for (key, value) in &rest {
-        text.push(if text.is_empty() { b'{' } else { b',' });
-        text.append(&mut canonical(&key.as_str().into()));
-        text.push(b':');
-        if key != "records" {
-            journal.check_depth_at(1, value)?;
-            text.append(&mut canonical(value));
-            continue;
-        }
-        text.push(b'{');
-        for (n, (urn, record)) in records.iter().enumerate() {
-            if n > 0 {
-                text.push(b',');
-            }
-            text.append(&mut canonical(&urn.as_str().into()));
-            text.push(b':');
-            let record = tree(record)?;
-            // Each lies two levels below the top.
-            journal.check_levels(2 + record.depth())?;
-            text.extend_from_slice(record.text().as_bytes());
-            if n == SAMPLE {
-                text.reserve_exact((text.len() / SAMPLE + 8) * (records.len() - n));
-            }
-        }
-        text.push(b'}');
-    }
-    text.push(b'}');
-    Ok(text)
-}
-
-/// Returns `data` as a tree, without a tree in between.
-fn tree(data: &impl Serialize) -> Result<Tree, Illegal> {
-    let text = serde_json::to_string(data).and_then(|text| Tree::read(&text));
-    text.map_err(|error| Illegal(error.to_string()))
-}
-
-/// After so many records it is known about how long the others are.
-const SAMPLE: usize = 1000;
 
 fn keys_error(stack: &str, source: SealError) -> StoreError {
     StoreError::Keys { stack: stack.to_owned(), source }

@@ -2,9 +2,10 @@
 
 use super::erased::{ErasedProvider, ErasedQuery, ErasedType};
 use super::{Expression, Id, Options, Rolling, Tree, Urn, Vault, Vocabulary, Windows, Word};
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};

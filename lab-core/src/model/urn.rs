@@ -1,15 +1,44 @@
 //! Names that last: a resource's URN, and a path into its inputs or outputs.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// The name of a resource over its whole life: stack, provider, component path, type and name.
 ///
 /// Written `homelab::k8s::plex::kubernetes:object::service`. Two clusters may each have a `metallb`: they differ in
 /// the provider. Clones share the text: a name stands in the plan, in the state and at everything that needs it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug)]
 pub struct Urn(Arc<str>);
+
+// Most that are compared are clones of each other, and in names that begin alike the difference stands at the end.
+impl PartialEq for Urn {
+    fn eq(&self, other: &Urn) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Urn {}
+
+impl PartialOrd for Urn {
+    fn partial_cmp(&self, other: &Urn) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Urn {
+    fn cmp(&self, other: &Urn) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl Hash for Urn {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.hash(hasher);
+    }
+}
 
 impl Serialize for Urn {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
