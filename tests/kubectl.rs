@@ -28,9 +28,37 @@ struct Wishes {
     quality: &'static str,
     /// The size of a shelf, of a kind of our own whose sizes are numbers from one.
     shelf: Option<i64>,
+    photos: Photos,
 }
 
-const USUAL: Wishes = Wishes { media: true, quality: "high", shelf: None };
+/// What is said of a Deployment that a person has made by hand.
+#[derive(Clone, Copy, PartialEq)]
+enum Photos {
+    /// Nothing.
+    Unknown,
+    /// That it is to be there.
+    Declared,
+    /// That it is there, and is to be ours.
+    Imported,
+    /// That one more pod is to run.
+    Grown,
+}
+
+const USUAL: Wishes = Wishes { media: true, quality: "high", shelf: None, photos: Photos::Unknown };
+
+fn photos(replicas: u32) -> Value {
+    let container = json!({"name": "photos", "image": "photos:1", "env": [{"name": "QUALITY", "value": "high"}]});
+    let labels = json!({"app": "photos"});
+    // The only machine is a control plane.
+    let pod = json!({"containers": [container], "tolerations": [{"operator": "Exists"}]});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "photos", "namespace": "default"},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    })
+}
 
 /// One control plane, and a few objects in its cluster.
 fn declare(stack: &Stack, wishes: Wishes) -> Result<Home, ProgramError> {
@@ -63,6 +91,12 @@ fn declare(stack: &Stack, wishes: Wishes) -> Result<Home, ProgramError> {
         k8s.resource("shelf").depends_on(&kind).add(Object::new(json!({
             "apiVersion": "example.org/v1", "kind": "Shelf", "metadata": {"name": "films"}, "spec": {"size": size},
         })));
+    }
+    if wishes.photos != Photos::Unknown {
+        let declare = k8s.resource("photos");
+        let imported = wishes.photos == Photos::Imported;
+        let declare = if imported { declare.import("apps/Deployment default/photos") } else { declare };
+        declare.add(Object::new(photos(if wishes.photos == Photos::Grown { 3 } else { 2 })));
     }
     Ok(Home { kubeconfig: cluster.kubeconfig() })
 }
@@ -186,6 +220,52 @@ fn what_kubectl_does_in_a_rehearsed_lab_is_found_and_explained() {
     person.kubectl(&["-n", "media", "patch", "configmap", "held", "--type=merge", "-p", release], None);
     person.lab(Wishes { media: false, ..USUAL }, "up --yes", 0);
     person.lab(Wishes { media: false, ..USUAL }, "preview --refresh --exit-code", 0);
+}
+
+#[test]
+fn what_a_person_made_with_kubectl_is_taken_over_and_goes_on_running() {
+    let test = "what_a_person_made_with_kubectl_is_taken_over_and_goes_on_running";
+    let Some(person) = Person::at_home(test, Faults::none()) else { return };
+    person.kubectl(&["apply", "-f", "-"], Some(photos(2)));
+    person.kubectl(&["rollout", "status", "deployment/photos", "--timeout=60s"], None);
+    let pods =
+        ["get", "pods", "-l", "app=photos", "--sort-by=.metadata.name", "-o", "jsonpath={.items[*].metadata.uid}"];
+    let running = person.kubectl(&pods, None);
+    assert_eq!(running.split(' ').count(), 2, "{running}");
+
+    let declared = Wishes { photos: Photos::Declared, ..USUAL };
+    let exists = ["exists already and is not ours", "import photos 'apps/Deployment default/photos'"];
+    says(&person.lab(declared, "up --yes", 1), &exists);
+    let imported = Wishes { photos: Photos::Imported, ..USUAL };
+    says(&person.lab(imported, "up --yes --refresh", 0), &["import kubernetes:object photos"]);
+    let there = || -> Value {
+        let fields = ["get", "deployment", "photos", "--show-managed-fields", "-o", "json"];
+        serde_json::from_str(&person.kubectl(&fields, None)).unwrap()
+    };
+    let owned = |photos: &Value, manager: &str| {
+        let entries = photos["metadata"]["managedFields"].as_array().unwrap();
+        entries.iter().find(|entry| entry["manager"] == manager).map(|entry| entry["fieldsV1"].to_string())
+    };
+    // To take it over is to know of it: it is written to when there is something to write.
+    assert_eq!(owned(&there(), "lab"), None);
+    person.lab(declared, "preview --refresh --exit-code", 0);
+
+    let grown = Wishes { photos: Photos::Grown, ..USUAL };
+    person.lab(grown, "up --yes", 0);
+    let photos = there();
+    let ours = owned(&photos, "lab").unwrap();
+    // What the server filled in for kubectl stays kubectl's.
+    let theirs = owned(&photos, "kubectl-client-side-apply").unwrap();
+    for field in ["f:replicas", "f:image\"", "f:env", "f:selector"] {
+        assert!(ours.contains(field) && !theirs.contains(field), "{field}: {ours}\n{theirs}");
+    }
+    assert_eq!(photos["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"], Value::Null);
+    let now = person.kubectl(&pods, None);
+    assert_eq!(now.split(' ').count(), 3, "{now}");
+    assert!(running.split(' ').all(|pod| now.contains(pod)), "nothing was started anew: {running}, {now}");
+    person.lab(grown, "preview --refresh --exit-code", 0);
+    person.lab(USUAL, "up --yes", 0);
+    person.kubectl(&["wait", "--for=delete", "deployment/photos", "--timeout=60s"], None);
 }
 
 #[test]
