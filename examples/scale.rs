@@ -41,8 +41,8 @@ impl Provider for Nowhere {
 #[derive(Clone, Serialize, Deserialize)]
 struct Echo {
     name: String,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    inputs: Value,
+    #[serde(default, skip_serializing_if = "Tree::is_null")]
+    inputs: Tree,
     /// The `name` outputs of what it depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deps: Vec<Input<String>>,
@@ -52,8 +52,8 @@ struct Echo {
 #[derive(Clone, Serialize, Deserialize)]
 struct Echoed {
     name: String,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    inputs: Value,
+    #[serde(default, skip_serializing_if = "Tree::is_null")]
+    inputs: Tree,
 }
 
 impl Resource<Nowhere> for Echo {
@@ -188,7 +188,7 @@ pub(crate) fn lab() -> Lab {
         let mut declared: BTreeMap<u64, Handle<Echoed>> = BTreeMap::new();
         for Entry { k, name, inputs, deps } in read(file)? {
             let deps = deps.iter().map(|k| declared[k].output(|other| other.name).into()).collect();
-            let handle = nowhere.resource(&name).add(Echo { name: name.clone(), inputs: inputs.value(), deps });
+            let handle = nowhere.resource(&name).add(Echo { name: name.clone(), inputs, deps });
             declared.insert(k, handle);
         }
         Ok(())
