@@ -190,6 +190,20 @@ impl Member {
         self.addons.iter().filter(|addon| !known(addon)).cloned().collect()
     }
 
+    /// Returns why an add-on cannot become what is said of it now, if it cannot.
+    fn fixed(&self, prior: &Member) -> Option<String> {
+        let range = |member: &Member| {
+            member.addons.iter().find_map(|addon| if let Addon::Metallb(range) = addon { Some(*range) } else { None })
+        };
+        let (was, is) = (range(prior)?, range(self)?);
+        (was != is).then(|| {
+            format!(
+                "MetalLB keeps the range that it was turned on with, {was}: MicroK8s passes over an add-on that is on. \
+                 Declare that range here, and {is} as a pool beside it: `MetalLb {{ install: Install::Existing, .. }}`"
+            )
+        })
+    }
+
     fn turned_on(&self, prior: Option<&Member>) -> Vec<(Path, String)> {
         let said = |addon: Addon| (Path::from("/addons"), format!("turns on {}", addon.name()));
         self.missing(prior).into_iter().map(said).collect()
@@ -206,6 +220,9 @@ impl Resource<Proxmox> for Member {
     type Outputs = MemberOutputs;
 
     fn change(&self, prior: &Member, _: Option<&Value>) -> Change {
+        if let Some(why) = self.fixed(prior) {
+            return Change::Refuse(vec![(Path::from("/addons"), why)]);
+        }
         if self.rollback && prior.channel.follows(self.channel) && self.name == prior.name {
             let reason = format!("MicroK8s goes back from {} to {}", prior.channel, self.channel);
             return Change::Update(Impact {
@@ -578,6 +595,32 @@ mod tests {
         let pointed = pointed(text, "https://192.168.10.21:16443").unwrap();
         assert_eq!(pointed, text.replace("127.0.0.1", "192.168.10.21"));
         assert_eq!(super::pointed("clusters: []", "x"), None);
+    }
+
+    #[test]
+    fn metallb_does_not_give_out_other_addresses_than_it_was_turned_on_with() {
+        let member = |addons: Vec<Addon>| Member {
+            vmid: 11001,
+            name: "dev-1".into(),
+            channel: "1.34/stable".parse().unwrap(),
+            address: None,
+            peers: Vec::new(),
+            rollback: false,
+            addons,
+        };
+        let range = |text: &str| Addon::Metallb(text.parse().unwrap());
+        let (low, high) = (range("192.168.10.200-192.168.10.209"), range("192.168.10.210-192.168.10.219"));
+        let judged = |from: &[&Addon], to: &[&Addon]| {
+            let [from, to] = [from, to].map(|addons| member(addons.iter().map(|addon| (*addon).clone()).collect()));
+            to.change(&from, None)
+        };
+        assert!(matches!(judged(&[&low], &[&low]), Change::None));
+        assert!(matches!(judged(&[&Addon::Ingress], &[&Addon::Ingress, &low]), Change::Update(_)));
+        assert!(matches!(judged(&[&low], &[]), Change::None), "what is on stays on");
+        let Change::Refuse(reasons) = judged(&[&low], &[&high]) else { panic!("it would be passed over in silence") };
+        let said = &reasons[0].1;
+        assert!(said.starts_with("MetalLB keeps the range that it was turned on with, 192.168.10.200-"), "{said}");
+        assert!(said.contains("Declare that range here, and 192.168.10.210-"), "{said}");
     }
 
     #[test]
