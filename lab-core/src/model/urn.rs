@@ -48,20 +48,7 @@ impl Serialize for Urn {
 
 impl<'de> Deserialize<'de> for Urn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Urn, D::Error> {
-        struct Text;
-        impl serde::de::Visitor<'_> for Text {
-            type Value = Urn;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URN")
-            }
-
-            // From a file the text is lent, and need not be copied twice.
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Urn, E> {
-                Ok(text.into())
-            }
-        }
-        deserializer.deserialize_str(Text)
+        super::word::lent(deserializer, "a URN")
     }
 }
 

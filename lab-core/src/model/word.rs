@@ -1,10 +1,13 @@
 //! A word that is said at thousands of resources: a type, a provider, a realm, a source file.
 
+use foldhash::fast::FixedState;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -31,9 +34,7 @@ impl Word {
 
 impl From<&str> for Word {
     fn from(text: &str) -> Word {
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let place = hasher.finish() as usize % LATELY;
+        let place = FixedState::default().hash_one(text) as usize % LATELY;
         let said = SAID.try_with(|said| {
             let said = &mut said.borrow_mut()[place];
             match said {
@@ -104,20 +105,30 @@ impl Serialize for Word {
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
-        struct Text;
-        impl serde::de::Visitor<'_> for Text {
-            type Value = Word;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Word, E> {
-                Ok(text.into())
-            }
-        }
-        deserializer.deserialize_str(Text)
+        lent(deserializer, "a string")
     }
+}
+
+/// Reads a text without a copy of it in between: from a file it is lent.
+pub(super) fn lent<'de, D, T>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: for<'t> From<&'t str>,
+{
+    struct Text<T>(&'static str, PhantomData<T>);
+
+    impl<T: for<'t> From<&'t str>> Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            Ok(text.into())
+        }
+    }
+    deserializer.deserialize_str(Text(expected, PhantomData))
 }
 
 #[cfg(test)]
