@@ -5,9 +5,9 @@ use crate::screen::Screen;
 use crate::trouble::Trouble;
 use lab_core::execute::journal::Cut;
 use lab_core::execute::lock::Lock;
-use lab_core::execute::{self, KeySource, LabDir, Ledger, Look, SavedPlan, Store};
+use lab_core::execute::{self, KeySource, LabDir, Ledger, Look, Opening, SavedPlan, Store};
 use lab_core::plan::{self, ForeignClaim, Observations, Plan, Request, Seen, Verb};
-use lab_core::{Declared, Link, State};
+use lab_core::{Declared, Link, State, Vault};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -53,13 +53,52 @@ pub(crate) fn write(invocation: &Invocation<'_>, verb: &str) -> Result<(Store, L
     Ok((store, lock))
 }
 
+/// What comes of the program.
+struct Loaded {
+    declared: Declared,
+    link: Link,
+    keys: KeySource,
+    foreign: Vec<ForeignClaim>,
+}
+
+/// May still change what is declared.
+type Adapt<'a> = &'a mut dyn FnMut(&mut Declared) -> Result<(), Trouble>;
+
+/// Loads the program. What is secret in it goes to `vault`.
+fn load(invocation: &Invocation<'_>, vault: Vault, adapt: Adapt<'_>) -> Result<Loaded, Trouble> {
+    let (dir, stack, keys) = (directory(invocation), invocation.stack(), invocation.keys()?);
+    let link = invocation.link()?;
+    let (outputs, foreign) = execute::neighbours(&*dir.disk(), &dir.stacks()?, &stack, &keys, &vault)?;
+    let mut declared = {
+        let _loading = invocation.screen.busy("loading the program");
+        let (env, supply) = (invocation.global.env.as_deref(), invocation.supply()?);
+        invocation.lab.load(&stack, env, vault, outputs, supply)?
+    };
+    adapt(&mut declared)?;
+    Ok(Loaded { declared, link, keys, foreign })
+}
+
+/// Loads the program while the state is still being read. What is wrong with the state is said first.
+fn meanwhile(
+    invocation: &Invocation<'_>,
+    opening: Opening,
+    torn: &str,
+    adapt: Adapt<'_>,
+) -> Result<(Store, Loaded), Trouble> {
+    let (vault, opening) = opening.vault()?;
+    let loaded = load(invocation, vault, adapt);
+    let (store, cut) = opening.finish()?;
+    passed_over(invocation, cut.as_ref(), torn);
+    Ok((store, loaded?))
+}
+
 impl Opened {
     /// Opens the stack for looking: nothing is written, not even a directory.
     pub(crate) fn look(invocation: &Invocation<'_>) -> Result<Opened, Trouble> {
         let disk = directory(invocation).disk();
-        let (store, cut) = Store::reading(&*disk, &invocation.stack(), invocation.keys()?)?;
-        passed_over(invocation, cut.as_ref(), "passed over");
-        Opened::load(invocation, store, None, &mut |_| Ok(()))
+        let opening = Opening::to_look(disk, &invocation.stack(), invocation.keys()?);
+        let (store, loaded) = meanwhile(invocation, opening, "passed over", &mut |_| Ok(()))?;
+        Ok(Opened::of(store, loaded, None))
     }
 
     /// Opens the stack for writing. With a saved plan, its secrets and the key of their fingerprints are taken over.
@@ -68,42 +107,34 @@ impl Opened {
         invocation: &Invocation<'_>,
         verb: &str,
         saved: Option<&SavedPlan>,
-        adapt: &mut dyn FnMut(&mut Declared) -> Result<(), Trouble>,
+        adapt: Adapt<'_>,
     ) -> Result<Opened, Trouble> {
+        let Some(saved) = saved else {
+            let dir = directory(invocation);
+            let lock = dir.lock(verb, SystemTime::now())?;
+            let opening = Opening::to_write(dir.disk(), &invocation.stack(), invocation.keys()?);
+            let (store, loaded) = meanwhile(invocation, opening, "cut off", adapt)?;
+            return Ok(Opened::of(store, loaded, Some(lock)));
+        };
         let (mut store, lock) = write(invocation, verb)?;
-        if let Some(saved) = saved {
-            let vault = saved.vault(&invocation.keys()?.for_opening()?)?;
-            if store.state().key.is_none() {
-                store.adopt(vault);
-            } else {
-                for fingerprint in saved.secrets.keys() {
-                    let value = vault.get(fingerprint);
-                    let unreadable = |why| Trouble::new("failed to open the secrets of the plan").because(why);
-                    store.vault().put(&value.map_err(unreadable)?);
-                }
+        let vault = saved.vault(&invocation.keys()?.for_opening()?)?;
+        if store.state().key.is_none() {
+            store.adopt(vault);
+        } else {
+            for fingerprint in saved.secrets.keys() {
+                let value = vault.get(fingerprint);
+                let unreadable = |why| Trouble::new("failed to open the secrets of the plan").because(why);
+                store.vault().put(&value.map_err(unreadable)?);
             }
         }
-        Opened::load(invocation, store, Some(lock), adapt)
+        let loaded = load(invocation, store.vault().clone(), adapt)?;
+        Ok(Opened::of(store, loaded, Some(lock)))
     }
 
-    fn load(
-        invocation: &Invocation<'_>,
-        store: Store,
-        lock: Option<Lock>,
-        adapt: &mut dyn FnMut(&mut Declared) -> Result<(), Trouble>,
-    ) -> Result<Opened, Trouble> {
-        let (dir, stack, keys) = (directory(invocation), invocation.stack(), invocation.keys()?);
-        let link = invocation.link()?;
-        let vault = store.vault().clone();
-        let (outputs, foreign) = execute::neighbours(&*dir.disk(), &dir.stacks()?, &stack, &keys, &vault)?;
-        let mut declared = {
-            let _loading = invocation.screen.busy("loading the program");
-            let (env, supply) = (invocation.global.env.as_deref(), invocation.supply()?);
-            invocation.lab.load(&stack, env, vault, outputs, supply)?
-        };
-        adapt(&mut declared)?;
+    fn of(store: Store, loaded: Loaded, lock: Option<Lock>) -> Opened {
+        let Loaded { declared, link, keys, foreign } = loaded;
         let ledger = Ledger::new(store, link.clock.clone());
-        Ok(Opened { declared: Arc::new(declared), ledger, link, keys, foreign, _lock: lock })
+        Opened { declared: Arc::new(declared), ledger, link, keys, foreign, _lock: lock }
     }
 
     /// Returns the state as it is now.

@@ -74,6 +74,9 @@ pub struct Opened<S = Value> {
     pub cut: Option<Cut>,
 }
 
+/// Who is shown a snapshot that is all there is in a file, before it is proven.
+pub(super) type Early<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// What a snapshot can be read as.
 pub trait Snapshot: Sized {
     /// Reads it from the JSON that was written. The error is that of a text which is something else.
@@ -224,11 +227,21 @@ impl Journal {
 
     /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
     pub fn open_as<S: Snapshot>(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened<S>), JournalError> {
+        Journal::open_early(disk, name, &mut |_| {})
+    }
+
+    /// Opens the journal as [`Journal::open_as`] does, and hands the snapshot's text to `early` where that is all there
+    /// is: before it is proven to be what was written.
+    pub(super) fn open_early<S: Snapshot>(
+        disk: Arc<dyn Disk>,
+        name: &str,
+        early: Early<'_>,
+    ) -> Result<(Journal, Opened<S>), JournalError> {
         let file_name = file_name(name);
         let staged = temporary(&file_name);
         let place = disk.place(&file_name);
         let failed = |attempt, source| JournalError::Disk { attempt, file: place.clone(), source };
-        let content = read(&*disk, &file_name)?;
+        let content = read(&*disk, &file_name, early)?;
         if disk.list().map_err(|error| failed("list the directory of", error))?.contains(&staged) {
             disk.remove(&staged).map_err(|error| failed("remove the unfinished copy of", error))?;
         }
@@ -270,13 +283,22 @@ impl Journal {
 
     /// Reads the journal as [`Journal::read`] does, and its snapshot as an `S`.
     pub fn read_as<S: Snapshot>(disk: &dyn Disk, name: &str) -> Result<Opened<S>, JournalError> {
-        Ok(read(disk, &file_name(name))?.opened)
+        Journal::read_early(disk, name, &mut |_| {})
+    }
+
+    /// Reads the journal as [`Journal::read_as`] does, and hands out the snapshot's text as [`Journal::open_early`] does.
+    pub(super) fn read_early<S: Snapshot>(
+        disk: &dyn Disk,
+        name: &str,
+        early: Early<'_>,
+    ) -> Result<Opened<S>, JournalError> {
+        Ok(read(disk, &file_name(name), early)?.opened)
     }
 
     /// Checks the journal of the stack `name` from end to end and changes nothing. Returns nothing when there is none.
     pub fn verify(disk: &dyn Disk, name: &str) -> Result<Option<Report>, JournalError> {
         let file_name = file_name(name);
-        let content = read::<Value>(disk, &file_name)?;
+        let content = read::<Value>(disk, &file_name, &mut |_| {})?;
         let Some(bytes) = &content.bytes else { return Ok(None) };
         Ok(Some(Report {
             file: disk.place(&file_name),
@@ -529,7 +551,7 @@ struct Content<S> {
     opened: Opened<S>,
 }
 
-fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str) -> Result<Content<S>, JournalError> {
+fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Result<Content<S>, JournalError> {
     let file = disk.place(file_name);
     let found =
         disk.read(file_name).map_err(|source| JournalError::Disk { attempt: "read", file: file.clone(), source })?;
@@ -555,6 +577,9 @@ fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str) -> Result<Content<S>, Jou
             let there = bytes.len() - at;
             return Err(damaged("the snapshot", at, format!("it has {length} bytes, only {there} are there")));
         };
+        if bytes.len() == at + text.len() + 1 {
+            early(text);
+        }
         if sha256(text) != hash {
             return Err(damaged("the snapshot", at, "its content does not fit its SHA-256 in the header".into()));
         }

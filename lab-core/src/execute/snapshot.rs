@@ -107,16 +107,28 @@ fn in_pieces(text: &[u8], pieces: usize) -> Option<State> {
     Some(state)
 }
 
+/// Returns the sealed key of fingerprints that a state says, if it says one; nothing where the text is something else.
+pub(super) fn key(text: &[u8]) -> Option<Option<String>> {
+    let (name, mut at) = member(text, "key")?;
+    if name == "key" { Some(Some(value(text, &mut at)?)) } else { Some(None) }
+}
+
 /// Returns where the first record begins.
 fn records(text: &[u8]) -> Option<usize> {
+    let (name, mut at) = member(text, "records")?;
+    skip(text, &mut at, b'{').filter(|()| name == "records")?;
+    Some(at)
+}
+
+/// Returns the member called `wanted`, and where its value begins; if there is none, the first behind where it would be.
+fn member(text: &[u8], wanted: &str) -> Option<(String, usize)> {
     let mut at = 0;
     skip(text, &mut at, b'{')?;
     loop {
-        let key: String = value(text, &mut at)?;
+        let name: String = value(text, &mut at)?;
         skip(text, &mut at, b':')?;
-        if key == "records" {
-            skip(text, &mut at, b'{')?;
-            return Some(at);
+        if *name >= *wanted {
+            return Some((name, at));
         }
         value::<IgnoredAny>(text, &mut at)?;
         skip(text, &mut at, b',')?;

@@ -6,7 +6,6 @@ use super::seal::{KeyFile, Keys, SealError};
 use super::snapshot;
 use crate::model::{Event, Illegal, State, Vault, secrets_in};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -107,9 +106,22 @@ impl StoreError {
 impl Store {
     /// Opens the state of a stack for writing. The caller holds the lock of the lab directory.
     pub fn open(disk: Arc<dyn Disk>, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
-        let (journal, Opened { snapshot, frames, cut }) = Journal::open_as(disk, stack)?;
+        Store::open_early(disk, stack, keys, &mut |_| {})
+    }
+
+    /// Opens the state as [`Store::open`] does, and hands out its secrets as soon as the key of their fingerprints is
+    /// known: what is sealed among them can be opened once all is read.
+    pub(super) fn open_early(
+        disk: Arc<dyn Disk>,
+        stack: &str,
+        keys: KeySource,
+        early: &mut dyn FnMut(Vault),
+    ) -> Result<(Store, Option<Cut>), StoreError> {
+        let mut ahead = None;
+        let (journal, Opened { snapshot, frames, cut }) =
+            Journal::open_early(disk, stack, &mut |text| ahead = hand_out(text, stack, &keys, early))?;
         let state = replay(stack, snapshot, frames)?;
-        let vault = vault(stack, &state, &keys)?;
+        let vault = complete(ahead, stack, &state, &keys)?;
         let mut store = Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false };
         // Every run that comes to its end leaves a snapshot. This is for those that never do.
         if store.overgrown() {
@@ -124,16 +136,36 @@ impl Store {
 
     /// Opens the state of a stack for looking: nothing is written, and committing is refused.
     pub fn reading(disk: &dyn Disk, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
-        let look = Store::look(disk, stack, &keys)?;
-        let Look { state, vault, cut } = look;
+        Store::reading_early(disk, stack, keys, &mut |_| {})
+    }
+
+    /// Opens the state as [`Store::reading`] does, and hands out its secrets as [`Store::open_early`] does.
+    pub(super) fn reading_early(
+        disk: &dyn Disk,
+        stack: &str,
+        keys: KeySource,
+        early: &mut dyn FnMut(Vault),
+    ) -> Result<(Store, Option<Cut>), StoreError> {
+        let Look { state, vault, cut } = Store::look_early(disk, stack, &keys, early)?;
         Ok((Store { journal: None, state, vault, keys, stack: stack.to_owned(), broken: false }, cut))
     }
 
     /// Looks at the state of a stack without changing anything.
     pub fn look(disk: &dyn Disk, stack: &str, keys: &KeySource) -> Result<Look, StoreError> {
-        let Opened { snapshot, frames, cut } = Journal::read_as(disk, stack)?;
+        Store::look_early(disk, stack, keys, &mut |_| {})
+    }
+
+    fn look_early(
+        disk: &dyn Disk,
+        stack: &str,
+        keys: &KeySource,
+        early: &mut dyn FnMut(Vault),
+    ) -> Result<Look, StoreError> {
+        let mut ahead = None;
+        let Opened { snapshot, frames, cut } =
+            Journal::read_early(disk, stack, &mut |text| ahead = hand_out(text, stack, keys, early))?;
         let state = replay(stack, snapshot, frames)?;
-        let vault = vault(stack, &state, keys)?;
+        let vault = complete(ahead, stack, &state, keys)?;
         Ok(Look { state, vault, cut })
     }
 
@@ -320,22 +352,39 @@ fn replay(stack: &str, snapshot: Option<State>, frames: Vec<Vec<Value>>) -> Resu
     Ok(state)
 }
 
-/// Returns the secrets of a state. Each is opened when it is asked for; the key of the fingerprints at once.
-fn vault(stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreError> {
-    let Some(sealed) = &state.key else { return Ok(Vault::new(random_key())) };
-    let fail = |source| StoreError::Keys { stack: stack.to_owned(), source };
-    let keys = keys.for_opening().map_err(fail)?;
-    let key = keys.open(sealed).map_err(fail)?;
+/// Hands out the secrets of a snapshot whose text says by which key they are found; what is wrong with it is said by whoever
+/// reads all of it.
+fn hand_out(text: &[u8], stack: &str, keys: &KeySource, early: &mut dyn FnMut(Vault)) -> Option<Vault> {
+    let vault = keyed(snapshot::key(text)?.as_deref(), stack, keys).ok()?;
+    early(vault.clone());
+    Some(vault)
+}
+
+/// Returns the secrets of a state: those that were handed out already, where they were. Each is opened when it is asked for.
+fn complete(ahead: Option<Vault>, stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreError> {
+    let vault = match ahead {
+        Some(vault) => vault,
+        None => keyed(state.key.as_deref(), stack, keys)?,
+    };
+    if state.key.is_some() {
+        let keys = keys.for_opening().map_err(|source| keys_error(stack, source))?;
+        vault.unseal_with(state.secrets.clone(), move |sealed| {
+            let plain = keys.open(sealed).map_err(|error| error.to_string())?;
+            serde_json::from_slice(&plain).map_err(|_| "a sealed secret is not what was sealed".into())
+        });
+    }
+    Ok(vault)
+}
+
+/// Returns a vault with the key of fingerprints that is sealed in a state; with a new one, where none is.
+fn keyed(sealed: Option<&str>, stack: &str, keys: &KeySource) -> Result<Vault, StoreError> {
+    let Some(sealed) = sealed else { return Ok(Vault::new(random_key())) };
+    let fail = |source| keys_error(stack, source);
+    let key = keys.for_opening().and_then(|keys| keys.open(sealed)).map_err(fail)?;
     let key = key
         .try_into()
         .map_err(|_| fail(SealError::Damaged { what: "the fingerprint key has another length".into() }))?;
-    let vault = Vault::new(key);
-    let secrets: BTreeMap<String, String> = state.secrets.clone();
-    vault.unseal_with(secrets, move |sealed| {
-        let plain = keys.open(sealed).map_err(|error| error.to_string())?;
-        serde_json::from_slice(&plain).map_err(|_| "a sealed secret is not what was sealed".into())
-    });
-    Ok(vault)
+    Ok(Vault::new(key))
 }
 
 fn random_key() -> [u8; 32] {

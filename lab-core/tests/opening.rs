@@ -1,0 +1,94 @@
+//! A state that is opened while the program is loaded is the state that is opened otherwise, and refused for the same.
+
+mod sample;
+
+use lab_core::execute::disk::FaultyDisk;
+use lab_core::execute::seal::Keys;
+use lab_core::execute::{KeySource, Opening, Store};
+use lab_core::plan::Verb;
+use lab_core::testing::Bench;
+use sample::{Line, Sample, Says, run_whole};
+use std::sync::Arc;
+
+const FILE: &str = "lab.journal";
+
+/// A state with a secret in it; with frames behind its snapshot, as a killed run leaves it, or without.
+fn state(frames: bool) -> FaultyDisk {
+    let bench = Bench::new();
+    let bench = if frames { bench.keeping_frames() } else { bench };
+    let line = Line { secret: Some(Says::Plain("hush".into())), ..Line::new("a") };
+    run_whole(&bench, &Sample::of([line, Line::new("b").says_of("a")]), Verb::Up, "first");
+    bench.disk().clone()
+}
+
+fn keys() -> KeySource {
+    KeySource::Given(Keys::fixed())
+}
+
+/// Opens it in both ways and by both doors; returns what became of it, which is always the same.
+fn opened(disk: &FaultyDisk, keys: &KeySource) -> Result<Store, String> {
+    let copy = || {
+        let copy = FaultyDisk::new();
+        disk.get(FILE).iter().for_each(|bytes| copy.put(FILE, bytes));
+        Arc::new(copy)
+    };
+    let open = Store::open(copy(), "lab", keys.clone()).map_err(|error| error.to_string());
+    for opening in [Opening::to_write(copy(), "lab", keys.clone()), Opening::to_look(copy(), "lab", keys.clone())] {
+        let ended = opening.vault().and_then(|(vault, opening)| Ok((vault, opening.finish()?)));
+        match (&open, ended.map_err(|error| error.to_string())) {
+            (Err(expected), Err(error)) => assert_eq!(*expected, error),
+            (Ok((store, cut)), Ok((vault, (other, other_cut)))) => {
+                assert_eq!((store.state(), cut), (other.state(), &other_cut));
+                if store.state().key.is_some() {
+                    assert_eq!(vault.key(), store.vault().key());
+                }
+                for fingerprint in store.state().secrets.keys() {
+                    let secret = store.vault().get(fingerprint).expect("it can be opened");
+                    assert_eq!(vault.get(fingerprint), Ok(secret), "what was handed out has the secrets in the end");
+                }
+            }
+            (expected, ended) => panic!("{:?}, and {:?}", expected.as_ref().err(), ended.err()),
+        }
+    }
+    open.map(|(store, _)| store)
+}
+
+#[test]
+fn it_is_the_same_state_with_the_same_secrets() {
+    for disk in [state(false), state(true)] {
+        let store = opened(&disk, &keys()).expect("it is sound");
+        assert!(!store.state().secrets.is_empty());
+    }
+    let store = opened(&FaultyDisk::new(), &keys()).expect("there is none yet");
+    assert!(store.state().records.is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_it_is_said_in_the_same_words() {
+    for disk in [state(false), state(true)] {
+        let bytes = disk.get(FILE).expect("a state");
+        for at in (0..bytes.len()).step_by(7) {
+            let damaged = FaultyDisk::new();
+            damaged.put(FILE, &bytes);
+            damaged.flip(FILE, at, 1);
+            // Which of them are refused, and why, `bit_rot` says.
+            let _ = opened(&damaged, &keys());
+        }
+        let error = opened(&disk, &KeySource::Given(Keys::throwaway())).err().expect("it is the wrong key");
+        assert!(error.starts_with("open the secrets of stack lab"), "{error}");
+    }
+}
+
+/// The file is believed only once its hash fits; what was handed out before is of no use to anybody then.
+#[test]
+fn a_snapshot_that_was_changed_is_refused_though_its_key_can_be_read() {
+    let disk = state(false);
+    let bytes = disk.get(FILE).expect("a state");
+    let text = String::from_utf8(bytes).expect("it is text");
+    let forged = text.replacen("\"status\":\"ready\"", "\"status\":\"READY\"", 1);
+    assert_ne!(text, forged);
+    disk.put(FILE, forged.as_bytes());
+    let (_, opening) = Opening::to_write(Arc::new(disk), "lab", keys()).vault().expect("the key can be read");
+    let error = opening.finish().err().expect("the hash does not fit").to_string();
+    assert!(error.contains("its content does not fit its SHA-256"), "{error}");
+}
