@@ -152,6 +152,50 @@ fn what_was_seen_when_it_was_planned_still_counts_when_the_last_value_is_there()
     assert_eq!(yard.log(), ["update shop/source", "update shop/sink"]);
 }
 
+/// Somebody else had changed it, and the value that was waited for turned out to be what it was: it was brought back without
+/// asking what that takes.
+#[test]
+fn what_bringing_it_back_takes_is_judged_once_the_value_is_there() {
+    let (bench, yard) = yard();
+    let program = |say: &'static str| wired(Odd::new("source", say), sink(Turn::ByValue));
+    bench.up_whole(program("away"));
+    yard.log();
+    let it = ("shop".to_owned(), "sink".to_owned());
+    yard.contents().items.get_mut(&it).expect("it was made").value["say"] = "theirs".into();
+    let refreshed = || Trial { refresh: true, ..Trial::default() };
+    let report = bench.attempt(program("AWAY"), Verb::Up, &refreshed()).expect("it can be planned");
+    assert_eq!(
+        failures(&report),
+        ["update sink: it would interrupt: sink is away, which the plan did not show; plan again"]
+    );
+    assert_eq!(yard.log(), ["update shop/source"]);
+    let plan = bench.plan(program("AWAY"), Verb::Up, &bench.refresh(program("AWAY")), &[]);
+    assert_eq!(plan.steps[0].interrupts.as_deref(), Some("sink is away"));
+    let report = bench.attempt(program("AWAY"), Verb::Up, &refreshed()).expect("it can be planned");
+    assert!(report.complete(), "{report:#?}");
+}
+
+/// What was begun goes on with today's inputs. Whether these interrupt or destroy showed only with a value, and was not asked.
+#[test]
+fn what_was_begun_does_not_go_on_as_something_that_was_not_shown() {
+    for (turn, say, expected) in [
+        (Turn::ByValue, "away", Some("it would interrupt: sink is away, which the plan did not show; plan again")),
+        (Turn::ByValue, "never", Some("it cannot be changed: /say: it never says that")),
+        (Turn::ByValue, "other", None),
+        // The plan shows it, and it is as possible as ever.
+        (Turn::Wipe, "other", None),
+    ] {
+        let (bench, yard) = applied(turn);
+        yard.upset("apply", "sink", Upset::Perhaps(Class::Invalid));
+        let begun = bench.up(wired(Odd::new("source", "begun"), sink(turn)));
+        assert!(begun.failed[0].open, "{begun:#?}");
+        let report = bench.up(wired(Odd::new("source", say), sink(turn)));
+        let expected: Vec<String> = expected.iter().map(|why| format!("continue sink: {why}")).collect();
+        assert_eq!(failures(&report), expected, "{say}");
+        assert_eq!(bench.state().open().count(), expected.len(), "{say}");
+    }
+}
+
 /// What a value means may be known only with the value: the plan showed a plain update.
 #[test]
 fn an_interruption_or_a_refusal_that_was_not_shown_stops_the_step() {

@@ -30,6 +30,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Returns whether what stands there is left to others.
+    pub(crate) fn ignores(&self, path: &Path) -> bool {
+        self.ignore.iter().any(|ignored| ignored.covers(path))
+    }
+
     /// Returns these options with what a surrounding component says added.
     pub(crate) fn within(mut self, outer: &Options) -> Options {
         self.protect = self.protect.or(outer.protect);

@@ -503,6 +503,7 @@ impl<'a> Planner<'a> {
         permits: Permits,
     ) {
         let Wanted { node, spec, realm_known, unknown, claims_deferred, live, .. } = wanted;
+        let live = live.filter(|_| matches!(action, Action::Update | Action::Renew));
         self.steps.push(Step {
             spec: Some(spec),
             realm_known,
@@ -569,8 +570,7 @@ impl<'a> Planner<'a> {
         let drifted = live
             .map(|live| drift(&node.urn, Some(&wanted.spec.inputs.value()), &prior.value(), live, vault))
             .unwrap_or_default();
-        let ignored = |path: &Path| node.options.ignore.iter().any(|ignored| ignored.covers(path));
-        let drifted: Vec<_> = drifted.into_iter().filter(|drift| !ignored(&drift.path)).collect();
+        let drifted: Vec<_> = drifted.into_iter().filter(|drift| !node.options.ignores(&drift.path)).collect();
         let differs = prior != wanted.spec.inputs;
         if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready)
         {

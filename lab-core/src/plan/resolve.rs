@@ -1,6 +1,7 @@
 //! What a step turns out to be, once the values it waited for are there.
 
 use super::claims::Held;
+use super::drift::drift;
 use super::make::spec_digest;
 use super::plan::{Action, Step};
 use crate::model::{
@@ -95,7 +96,7 @@ pub fn resolve(
     let unshown = |what: String| Err(format!("{what}, which the plan did not show; plan again"));
     let consented = |impact: &Impact| impact.destroys.is_none() || impact.destroys == step.destroys;
     match step.action {
-        Action::Continue { .. } => {
+        Action::Continue { making, .. } => {
             // It goes on with today's inputs only when those are no replacement of what was begun.
             let open = record.and_then(|record| record.open.as_deref()).ok_or("what was begun is not in the state")?;
             let begun = &open.begun.spec.inputs;
@@ -103,9 +104,27 @@ pub fn resolve(
                 return Ok(as_planned(spec, inputs));
             }
             match kind.change(&spec.inputs, begun, None, vault)? {
-                Change::None | Change::Update(_) => Ok(as_planned(spec, inputs)),
-                Change::Replace(..) => unshown("it would have to be replaced".into()),
-                Change::Refuse(reasons) => Err(refused(&reasons)),
+                Change::None | Change::Update(_) => {}
+                Change::Replace(..) => return unshown("it would have to be replaced".into()),
+                Change::Refuse(reasons) => return Err(refused(&reasons)),
+            }
+            // What it takes to become that, from what it was before anything was begun.
+            let impact = if making {
+                kind.creation(&spec.inputs, vault)?
+            } else {
+                let prior = record.map(|record| &record.spec.inputs).ok_or("it is not in the state")?;
+                match kind.change(&spec.inputs, prior, None, vault)? {
+                    Change::Update(impact) | Change::Replace(impact, _) => impact,
+                    Change::None | Change::Refuse(_) => Impact::default(),
+                }
+            };
+            let agreed = open.begun.consent.is_some() && open.begun.consent == impact.destroys;
+            match (impact.destroys.as_ref().filter(|_| !agreed && !consented(&impact)), impact.interrupts) {
+                (Some(destroys), _) => unshown(format!("it would destroy {destroys}")),
+                (None, Some(what)) if !making && step.interrupts.is_none() => {
+                    unshown(format!("it would interrupt: {what}"))
+                }
+                (None, _) => Ok(as_planned(spec, inputs)),
             }
         }
         Action::Create | Action::Supersede | Action::Import { .. } => {
@@ -118,14 +137,19 @@ pub fn resolve(
         Action::Update | Action::Renew => {
             let prior = record.ok_or("it is not in the state")?;
             let triggered = prior.spec.trigger != spec.trigger;
-            if prior.spec.inputs == spec.inputs && !step.permits.same {
-                // Somebody else changed it: it is brought back, whatever the values turned out to be.
+            let live = step.live.as_ref().map(Tree::value);
+            // Somebody else changed it: it is brought back, though the values turned out to be what they were.
+            let drifted = live.as_ref().is_some_and(|live| {
+                let prior = prior.spec.inputs.value();
+                drift(&step.urn, None, &prior, live, vault).iter().any(|drift| !node.options.ignores(&drift.path))
+            });
+            let differs = prior.spec.inputs != spec.inputs || drifted;
+            if !differs && !step.permits.same {
                 return Ok(as_planned(spec, inputs));
             }
-            if prior.spec.inputs == spec.inputs && !triggered && matches!(step.action, Action::Update) {
+            if !differs && !triggered && matches!(step.action, Action::Update) {
                 return Ok(Resolved { outcome: Outcome::Same, ..as_planned(spec, inputs) });
             }
-            let live = step.live.as_ref().map(Tree::value);
             let change = kind.change(&spec.inputs, &prior.spec.inputs, live.as_ref(), vault)?;
             match change {
                 Change::None if step.permits.same => {
