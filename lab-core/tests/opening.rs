@@ -3,11 +3,13 @@
 mod sample;
 
 use lab_core::execute::disk::FaultyDisk;
+use lab_core::execute::journal::{canonical, sha256};
 use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, Opening, Store};
 use lab_core::plan::Verb;
 use lab_core::testing::Bench;
 use sample::{Line, Sample, Says, run_whole};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const FILE: &str = "lab.journal";
@@ -91,4 +93,23 @@ fn a_snapshot_that_was_changed_is_refused_though_its_key_can_be_read() {
     let (_, opening) = Opening::to_write(Arc::new(disk), "lab", keys()).vault().expect("the key can be read");
     let error = opening.finish().err().expect("the hash does not fit").to_string();
     assert!(error.contains("its content does not fit its SHA-256"), "{error}");
+}
+
+/// Written by another hand, with its own hash: what was handed out would have another key than the state.
+#[test]
+fn a_state_whose_key_stands_where_nobody_looks_for_it_is_refused() {
+    let disk = state(false);
+    let bytes = disk.get(FILE).expect("a state");
+    let text = bytes.split(|byte| *byte == b'\n').nth(1).expect("a snapshot");
+    let mut state: Value = serde_json::from_slice(text).expect("it is JSON");
+    let key = state.as_object_mut().expect("a map").remove("key").expect("a key");
+    let mut moved = canonical(&state);
+    moved.pop();
+    moved.extend_from_slice(format!(",\"key\":{key}}}").as_bytes());
+    let mut header = json!({"format": 1, "magic": "lab journal",
+        "snapshot": {"bytes": moved.len(), "sha256": sha256(&moved)}});
+    header["sha256"] = sha256(&canonical(&header)).into();
+    disk.put(FILE, &[&canonical(&header)[..], b"\n", &moved, b"\n"].concat());
+    let refused = opened(&disk, &keys()).err().expect("it is refused");
+    assert!(refused.ends_with("the snapshot is not understood: its key is not where it was written"), "{refused}");
 }

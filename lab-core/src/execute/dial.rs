@@ -1,4 +1,4 @@
-//! The one place that opens connections on behalf of providers.
+//! Opens connections on behalf of providers, by the way out that a [`Link`] says.
 
 use crate::model::{Link, Route};
 use std::io;

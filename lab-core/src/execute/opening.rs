@@ -6,13 +6,15 @@ use super::store::{KeySource, Store, StoreError};
 use crate::model::Vault;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-/// A state that a thread of its own reads.
+/// A state that a thread of its own reads. To drop it waits for that thread: whatever is held for the time of reading,
+/// such as the lock of the directory, may be let go of afterwards.
 pub struct Opening {
     vault: Receiver<Vault>,
-    thread: JoinHandle<Read>,
+    /// None once it was waited for.
+    thread: Option<JoinHandle<Read>>,
 }
 
 type Read = Result<(Store, Option<Cut>), StoreError>;
@@ -31,19 +33,19 @@ impl Opening {
     }
 
     fn begin(read: impl FnOnce(&mut dyn FnMut(Vault)) -> Read + Send + 'static) -> Opening {
-        let (sender, vault): (Sender<Vault>, _) = channel();
+        let (sender, vault) = channel();
         let thread = thread::spawn(move || {
-            // Who no longer waits for it was told before, or finishes.
+            // It cannot be sent to who has one already, and finishes.
             let mut tell = |vault| drop(sender.send(vault));
             let read = read(&mut tell)?;
             tell(read.0.vault().clone());
             Ok(read)
         });
-        Opening { vault, thread }
+        Opening { vault, thread: Some(thread) }
     }
 
-    /// Returns the secrets of the state, as soon as new ones can be put to them; those that are sealed in it can be opened
-    /// once it is finished.
+    /// Returns the secrets of the state, as soon as new ones can be put to them; those that are sealed in it can be
+    /// opened once it is finished.
     pub fn vault(self) -> Result<(Vault, Opening), StoreError> {
         match self.vault.recv() {
             Ok(vault) => Ok((vault, self)),
@@ -55,7 +57,15 @@ impl Opening {
     }
 
     /// Returns the state, and what was found torn at the end of it.
-    pub fn finish(self) -> Result<(Store, Option<Cut>), StoreError> {
-        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    pub fn finish(mut self) -> Result<(Store, Option<Cut>), StoreError> {
+        let thread = self.thread.take().expect("it is waited for once");
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Nobody asks any more what became of it.
+        self.thread.take().map(JoinHandle::join);
     }
 }

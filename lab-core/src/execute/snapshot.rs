@@ -1,9 +1,9 @@
-//! A state as one text: what a journal's snapshot is, written record by record and read on every core.
+//! A state as one text: what a journal's snapshot is, written record by record and read by several threads.
 //!
-//! A large state is mostly its records, a line of text in which each proves where it ends. So the text is cut between
-//! two records wherever that suits, and each thread reads a piece. Where a cut fell is only guessed. That does no harm:
-//! two lists of members that are sound by themselves are, with a comma between them, the one list that was cut; and when
-//! one of them is not sound, the whole is read by one thread as if there had been no cut.
+//! A large state is mostly its records, one after the other. So the text is cut between two records wherever that
+//! suits, and each thread reads a piece. Where a cut fell is only guessed. That does no harm: two lists of members that
+//! are sound by themselves are, with a comma between them, the one list that was cut; and when one of them is not sound,
+//! the whole is read by one thread as if there had been no cut.
 
 use super::journal::{Journal, Snapshot};
 use super::store::StoreError;
@@ -21,7 +21,7 @@ const SAMPLE: usize = 1000;
 const SMALL: usize = 1 << 20;
 /// The most threads that read. With more, they wait for memory.
 const MOST: usize = 8;
-/// Where a record may end and the next begin: behind the name of a record stands nothing else.
+/// Where a record may end and the next begin. It occurs in any map of maps as well.
 const SEAM: &[u8] = b"},\"";
 
 /// Returns the canonical JSON of `rest` with these records in it.
@@ -73,8 +73,8 @@ pub(super) fn tree(data: &impl Serialize) -> Result<Tree, Illegal> {
 
 impl Snapshot for State {
     fn read(text: &[u8]) -> serde_json::Result<State> {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MOST);
-        let pieces = if text.len() < SMALL { 1 } else { cores };
+        let cores = || thread::available_parallelism().map_or(1, NonZero::get).min(MOST);
+        let pieces = if text.len() < SMALL { 1 } else { cores() };
         // What is wrong with a text is found by reading it as one.
         in_pieces(text, pieces).map_or_else(|| serde_json::from_slice(text), Ok)
     }

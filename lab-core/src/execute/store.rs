@@ -117,11 +117,11 @@ impl Store {
         keys: KeySource,
         early: &mut dyn FnMut(Vault),
     ) -> Result<(Store, Option<Cut>), StoreError> {
-        let mut ahead = None;
+        let mut out = None;
         let (journal, Opened { snapshot, frames, cut }) =
-            Journal::open_early(disk, stack, &mut |text| ahead = hand_out(text, stack, &keys, early))?;
+            Journal::open_early(disk, stack, &mut |text| out = hand_out(text, stack, &keys, early))?;
         let state = replay(stack, snapshot, frames)?;
-        let vault = complete(ahead, stack, &state, &keys)?;
+        let vault = complete(out, stack, &state, &keys)?;
         let mut store = Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false };
         // Every run that comes to its end leaves a snapshot. This is for those that never do.
         if store.overgrown() {
@@ -161,11 +161,11 @@ impl Store {
         keys: &KeySource,
         early: &mut dyn FnMut(Vault),
     ) -> Result<Look, StoreError> {
-        let mut ahead = None;
+        let mut out = None;
         let Opened { snapshot, frames, cut } =
-            Journal::read_early(disk, stack, &mut |text| ahead = hand_out(text, stack, keys, early))?;
+            Journal::read_early(disk, stack, &mut |text| out = hand_out(text, stack, keys, early))?;
         let state = replay(stack, snapshot, frames)?;
-        let vault = complete(ahead, stack, &state, keys)?;
+        let vault = complete(out, stack, &state, keys)?;
         Ok(Look { state, vault, cut })
     }
 
@@ -352,22 +352,35 @@ fn replay(stack: &str, snapshot: Option<State>, frames: Vec<Vec<Value>>) -> Resu
     Ok(state)
 }
 
-/// Hands out the secrets of a snapshot whose text says by which key they are found; what is wrong with it is said by whoever
-/// reads all of it.
-fn hand_out(text: &[u8], stack: &str, keys: &KeySource, early: &mut dyn FnMut(Vault)) -> Option<Vault> {
-    let vault = keyed(snapshot::key(text)?.as_deref(), stack, keys).ok()?;
-    early(vault.clone());
-    Some(vault)
+/// The secrets of a state that were handed out before all of it was read.
+struct HandedOut {
+    /// The key of fingerprints as the beginning of the text has it.
+    sealed: Option<String>,
+    vault: Vault,
+    keys: Option<Keys>,
 }
 
-/// Returns the secrets of a state: those that were handed out already, where they were. Each is opened when it is asked for.
-fn complete(ahead: Option<Vault>, stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreError> {
-    let vault = match ahead {
-        Some(vault) => vault,
+/// Hands out the secrets of a snapshot once its key of fingerprints is found. What is wrong with the text is said by
+/// whoever reads all of it.
+fn hand_out(text: &[u8], stack: &str, keys: &KeySource, early: &mut dyn FnMut(Vault)) -> Option<HandedOut> {
+    let sealed = snapshot::key(text)?;
+    let (vault, keys) = keyed(sealed.as_deref(), stack, keys).ok()?;
+    early(vault.clone());
+    Some(HandedOut { sealed, vault, keys })
+}
+
+/// Returns the secrets of a state: those that were handed out already, where they were. Each is opened when it is asked
+/// for.
+fn complete(out: Option<HandedOut>, stack: &str, state: &State, keys: &KeySource) -> Result<Vault, StoreError> {
+    let (vault, keys) = match out {
+        Some(HandedOut { sealed, vault, keys }) if sealed == state.key => (vault, keys),
+        Some(_) => {
+            let why = "its key is not where it was written".to_owned();
+            return Err(StoreError::Unknown { stack: stack.to_owned(), what: "the snapshot".into(), why });
+        }
         None => keyed(state.key.as_deref(), stack, keys)?,
     };
-    if state.key.is_some() {
-        let keys = keys.for_opening().map_err(|source| keys_error(stack, source))?;
+    if let Some(keys) = keys {
         vault.unseal_with(state.secrets.clone(), move |sealed| {
             let plain = keys.open(sealed).map_err(|error| error.to_string())?;
             serde_json::from_slice(&plain).map_err(|_| "a sealed secret is not what was sealed".into())
@@ -376,15 +389,17 @@ fn complete(ahead: Option<Vault>, stack: &str, state: &State, keys: &KeySource) 
     Ok(vault)
 }
 
-/// Returns a vault with the key of fingerprints that is sealed in a state; with a new one, where none is.
-fn keyed(sealed: Option<&str>, stack: &str, keys: &KeySource) -> Result<Vault, StoreError> {
-    let Some(sealed) = sealed else { return Ok(Vault::new(random_key())) };
+/// Returns a vault with the key of fingerprints that is sealed in a state, and what opened it; a vault with a new key
+/// where none is sealed.
+fn keyed(sealed: Option<&str>, stack: &str, keys: &KeySource) -> Result<(Vault, Option<Keys>), StoreError> {
+    let Some(sealed) = sealed else { return Ok((Vault::new(random_key()), None)) };
     let fail = |source| keys_error(stack, source);
-    let key = keys.for_opening().and_then(|keys| keys.open(sealed)).map_err(fail)?;
+    let keys = keys.for_opening().map_err(fail)?;
+    let key = keys.open(sealed).map_err(fail)?;
     let key = key
         .try_into()
         .map_err(|_| fail(SealError::Damaged { what: "the fingerprint key has another length".into() }))?;
-    Ok(Vault::new(key))
+    Ok((Vault::new(key), Some(keys)))
 }
 
 fn random_key() -> [u8; 32] {

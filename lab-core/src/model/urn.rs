@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Urn(Arc<str>);
 
-// Most that are compared are clones of each other, and in names that begin alike the difference stands at the end.
+// Most that are compared are clones of each other, and to read two names to their end takes longer: they begin alike.
 impl PartialEq for Urn {
     fn eq(&self, other: &Urn) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
@@ -48,7 +48,7 @@ impl Serialize for Urn {
 
 impl<'de> Deserialize<'de> for Urn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Urn, D::Error> {
-        super::word::lent(deserializer, "a URN")
+        super::word::read_text(deserializer, "a URN")
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// A short text that many others say as well.
 ///
-/// Whoever makes one of a text that was said lately gets that one again, so that a hundred thousand records share the
+/// Whoever makes one of a text that this thread said lately gets that one again, so that a hundred thousand records share the
 /// few words that they have in common. To share is all it is for: two are equal when their texts are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word(Arc<str>);
@@ -105,12 +105,12 @@ impl Serialize for Word {
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
-        lent(deserializer, "a string")
+        read_text(deserializer, "a string")
     }
 }
 
 /// Reads a text without a copy of it in between: from a file it is lent.
-pub(super) fn lent<'de, D, T>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
+pub(super) fn read_text<'de, D, T>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: for<'t> From<&'t str>,
