@@ -2,7 +2,7 @@
 //!
 //! Starts the control plane that `KUBEBUILDER_ASSETS` names (`tests/control-plane/build DIRECTORY` makes one), applies
 //! 1,000 ConfigMaps and 200 Deployments with `kubectl apply --server-side` and with `up`, compares with `kubectl diff`
-//! and with `preview --refresh`, and prints a table. `kubernetes_speed 100 20` takes as many.
+//! and with `preview --refresh`, and prints a table. `... kubernetes_speed -- 100 20` takes as many.
 
 use lab::Surroundings;
 use lab::kube::{Kubernetes, Object};

@@ -2,7 +2,7 @@
 //!
 //! Makes graphs for `scale`, runs its command line on them, a process each, and prints a table: how long `up`, an empty
 //! plan (the middle of three) and `destroy` take from start to exit, how often `up` waited for the disk, how much memory
-//! was in use at the most, and how large the state is. `speeds 1000 10000` measures these sizes; `--state DIR` uses that
+//! was in use at the most, and how large the state is. `... speeds -- 1000 10000` measures these sizes; `--state DIR` uses that
 //! disk.
 
 #[path = "scale.rs"]

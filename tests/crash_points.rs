@@ -1,10 +1,11 @@
 //! Kill anywhere, run again: every journal write and every provider call of an `up` as a crash point: of the home lab's,
 //! and of a MicroK8s environment's.
 //!
-//! In memory, half of the first and a sixth of the second; all of them with `LAB_TEST_POINTS=all`. The program of `examples/homelab.rs` or `examples/microk8s.rs` is loaded, and every resource
-//! of it becomes a thing in memory: in the same component of the same provider, with the same edges, inside the same
-//! container. What the real providers do with a crash is tried over sockets (`sockets.rs`, `kill.rs`,
-//! `microk8s_sockets.rs`); here it is the shape of the lab that counts, and that nothing is left out.
+//! In memory, half of the first and a sixth of the second; all of them with `LAB_TEST_POINTS=all`. The program of
+//! `examples/homelab.rs` or `examples/microk8s.rs` is loaded, and every resource of it becomes a thing in memory: in the
+//! same component of the same provider, with the same edges, inside the same container. What the real providers do with a
+//! crash is tried over sockets (`sockets.rs`, `kill.rs`, `microk8s_sockets.rs`); here it is the shape of the lab that
+//! counts, and that nothing is left out.
 
 use lab::execute::disk::{Crash, Fault, Verb as DiskVerb};
 use lab::execute::{CallFault, Faults, Report};
