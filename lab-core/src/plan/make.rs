@@ -546,8 +546,8 @@ impl<'a> Planner<'a> {
             }
             Some(Seen::Unknown(_)) | None => None,
         };
-        if !wanted.unknown.is_empty() {
-            wanted.live = live.clone().map(Tree::from);
+        if let (false, Some(Seen::There(made))) = (wanted.unknown.is_empty(), seen) {
+            wanted.live.clone_from(&made.live);
         }
         let live = live.as_ref();
         // Compared in seconds: not every number of them is a time.
