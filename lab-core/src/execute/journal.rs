@@ -222,16 +222,11 @@ impl Journal {
     /// A torn last frame is cut, and everything that is returned is durable. A journal that does not exist yet is
     /// empty; its file appears with the first [`Journal::append`].
     pub fn open(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened), JournalError> {
-        Journal::open_as(disk, name)
-    }
-
-    /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
-    pub fn open_as<S: Snapshot>(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened<S>), JournalError> {
         Journal::open_early(disk, name, &mut |_| {})
     }
 
-    /// Opens the journal as [`Journal::open_as`] does, and hands the snapshot's text to `early` where that is all there
-    /// is: before it is proven to be what was written.
+    /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
+    /// Where the snapshot is all there is, its text is handed to `early`: before it is proven to be what was written.
     pub(super) fn open_early<S: Snapshot>(
         disk: Arc<dyn Disk>,
         name: &str,
@@ -278,15 +273,11 @@ impl Journal {
 
     /// Reads the journal of the stack `name` and changes nothing. `cut` tells what a writer would cut.
     pub fn read(disk: &dyn Disk, name: &str) -> Result<Opened, JournalError> {
-        Journal::read_as(disk, name)
-    }
-
-    /// Reads the journal as [`Journal::read`] does, and its snapshot as an `S`.
-    pub fn read_as<S: Snapshot>(disk: &dyn Disk, name: &str) -> Result<Opened<S>, JournalError> {
         Journal::read_early(disk, name, &mut |_| {})
     }
 
-    /// Reads the journal as [`Journal::read_as`] does, and hands out the snapshot's text as [`Journal::open_early`] does.
+    /// Reads the journal as [`Journal::read`] does, its snapshot as an `S`, and hands out the text of that as
+    /// [`Journal::open_early`] does.
     pub(super) fn read_early<S: Snapshot>(
         disk: &dyn Disk,
         name: &str,

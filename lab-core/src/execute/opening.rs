@@ -26,7 +26,7 @@ impl Opening {
         Opening::begin(move |early| Store::open_early(disk, &stack, keys, early))
     }
 
-    /// Begins what [`Store::reading`] does.
+    /// Begins to open a state for looking: nothing is written, and committing is refused.
     pub fn to_look(disk: Arc<dyn Disk>, stack: &str, keys: KeySource) -> Opening {
         let stack = stack.to_owned();
         Opening::begin(move |early| Store::reading_early(&*disk, &stack, keys, early))

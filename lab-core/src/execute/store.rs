@@ -134,12 +134,8 @@ impl Store {
         self.journal.as_ref().is_some_and(|journal| journal.frame_bytes() > (4 * journal.base_bytes()).max(OVERGROWN))
     }
 
-    /// Opens the state of a stack for looking: nothing is written, and committing is refused.
-    pub fn reading(disk: &dyn Disk, stack: &str, keys: KeySource) -> Result<(Store, Option<Cut>), StoreError> {
-        Store::reading_early(disk, stack, keys, &mut |_| {})
-    }
-
-    /// Opens the state as [`Store::reading`] does, and hands out its secrets as [`Store::open_early`] does.
+    /// Opens the state of a stack for looking: nothing is written, and committing is refused. Hands out its secrets as
+    /// [`Store::open_early`] does.
     pub(super) fn reading_early(
         disk: &dyn Disk,
         stack: &str,
