@@ -86,9 +86,7 @@ fn in_pieces(text: &[u8], pieces: usize) -> Option<State> {
         return None;
     }
     let start = records(text)?;
-    let length = (text.len() - start) / pieces;
-    let mut seams: Vec<usize> = (1..pieces).filter_map(|n| seam(text, start + n * length)).collect();
-    seams.dedup();
+    let seams = seams(text, start, pieces);
     let starts = std::iter::once(start).chain(seams.iter().map(|seam| seam + 1));
     let ends = seams.iter().copied().map(Some).chain([None]);
     let read: Vec<Piece> = thread::scope(|scope| {
@@ -133,6 +131,14 @@ fn member(text: &[u8], wanted: &str) -> Option<(String, usize)> {
         value::<IgnoredAny>(text, &mut at)?;
         skip(text, &mut at, b',')?;
     }
+}
+
+/// Returns where the records that begin at `start` are cut into so many pieces; into fewer where that is all there are.
+fn seams(text: &[u8], start: usize, pieces: usize) -> Vec<usize> {
+    let length = (text.len() - start) / pieces;
+    let mut seams: Vec<usize> = (1..pieces).filter_map(|n| seam(text, start + n * length)).collect();
+    seams.dedup();
+    seams
 }
 
 /// Returns a comma that looks as if it stood between two records, the first at or behind `from`.
@@ -215,9 +221,24 @@ mod tests {
     fn a_state_that_is_read_in_pieces_is_the_one_that_was_written() {
         let state = state(40);
         let text = text(&state);
+        let start = records(&text).expect("there are records");
         for pieces in 2..=12 {
+            assert!(!seams(&text, start, pieces).is_empty(), "it is cut");
             assert_eq!(in_pieces(&text, pieces).as_ref(), Some(&state), "{pieces}");
         }
+    }
+
+    /// A map of a person's own may look like records: it is cut there, found out, and read as a whole.
+    #[test]
+    fn a_cut_in_the_wrong_place_is_found_out() {
+        let mut value = serde_json::to_value(state(40)).expect("a state can be written");
+        for record in value["records"].as_object_mut().expect("a map").values_mut() {
+            record["outputs"] = serde_json::json!({"a": {}, "b::c::d::e::f": {}, "g::h::i::j::k": {}});
+        }
+        let text = canonical(&value);
+        assert_eq!(in_pieces(&text, 4), None);
+        let whole = serde_json::from_slice::<State>(&text).expect("it is sound");
+        assert_eq!(State::read(&text).expect("it is sound"), whole);
     }
 
     #[test]
