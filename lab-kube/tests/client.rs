@@ -217,7 +217,7 @@ async fn a_kubeconfig_that_leads_to_this_machine_is_refused() {
         assert!(error.message.contains(part), "{error}");
         assert_eq!(error.class, Class::Invalid);
     };
-    refused(|config| config["users"][0]["user"]["client-key"] = json!("/root/key"), "client-key");
+    refused(|config| config["users"][0]["user"]["client-key"] = json!("/home/me/key"), "client-key");
     refused(|config| config["users"][0]["user"]["exec"] = json!({"command": "x"}), "exec");
     refused(|config| config["clusters"][0]["cluster"]["certificate-authority"] = json!("/ca"), "certificate-authority");
     refused(|config| config["current-context"] = json!("other"), "no context \"other\"");
