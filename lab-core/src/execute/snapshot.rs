@@ -228,15 +228,20 @@ mod tests {
         }
     }
 
-    /// A map of a person's own may look like records: it is cut there, found out, and read as a whole.
+    /// A map of a person's own may look like records: it is cut there, found out, and read as a whole. The map is by far the most of the text, so
+    /// every cut falls into it, however long what stands before and behind it happens to be.
     #[test]
     fn a_cut_in_the_wrong_place_is_found_out() {
         let mut value = serde_json::to_value(state(40)).expect("a state can be written");
-        for record in value["records"].as_object_mut().expect("a map").values_mut() {
-            record["outputs"] = serde_json::json!({"a": {}, "b::c::d::e::f": {}, "g::h::i::j::k": {}});
-        }
+        let looks_like_records: serde_json::Map<String, serde_json::Value> =
+            (0..60_000).map(|n| (format!("a::b::c::d::{n}"), serde_json::json!({}))).collect();
+        let records = value["records"].as_object_mut().expect("a map");
+        records.values_mut().nth(20).expect("a record")["outputs"] = looks_like_records.into();
         let text = canonical(&value);
-        assert_eq!(in_pieces(&text, 4), None);
+        assert!(text.len() > SMALL, "it is read in pieces");
+        for pieces in 2..=12 {
+            assert_eq!(in_pieces(&text, pieces), None, "{pieces}");
+        }
         let whole = serde_json::from_slice::<State>(&text).expect("it is sound");
         assert_eq!(State::read(&text).expect("it is sound"), whole);
     }
