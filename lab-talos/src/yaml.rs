@@ -9,6 +9,8 @@ use std::fmt;
 /// How much aliases may stand for in one stream: hundreds of bytes of them can mean a billion nodes, and no machine
 /// configuration has more than a few.
 const ALIASED: usize = 20_000;
+/// The most bytes of a key that stands before its colon on one line: what yaml.v3 calls a simple key.
+const SIMPLE: usize = 128;
 
 /// One YAML node. Maps keep the order of their keys.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +42,7 @@ impl Yaml {
         Yaml::List(items.into_iter().map(Into::into).collect())
     }
 
-    /// Reads all documents of a stream.
+    /// Reads all documents of a stream. One that is `null` and nothing else says nothing, and is not among them.
     ///
     /// # Errors
     ///
@@ -48,7 +50,11 @@ impl Yaml {
     pub fn parse(text: &str) -> Result<Vec<Yaml>, String> {
         let alias_limits = serde_saphyr::alias_limits! { max_total_replayed_events: ALIASED };
         let options = serde_saphyr::options! { alias_limits: alias_limits };
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
+        let mut documents: Vec<Yaml> =
+            serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())?;
+        // The parser leaves out those that stand plainly; `!!null` and an alias of one would remain.
+        documents.retain(|document| *document != Yaml::Null);
+        Ok(documents)
     }
 
     /// Returns the value at a path of map keys.
@@ -140,8 +146,7 @@ fn write_entries(text: &mut String, entries: &[(String, Yaml)], indent: usize) {
         if index > 0 {
             pad(text, indent);
         }
-        write_string(text, key, indent);
-        text.push(':');
+        write_key(text, key, indent);
         // Below a key the next level begins at the next multiple of four: a map inside a list item, which stands two
         // columns in, therefore indents its own children by two.
         let deeper = (indent + 4) / 4 * 4;
@@ -161,6 +166,23 @@ fn write_entries(text: &mut String, entries: &[(String, Yaml)], indent: usize) {
             }
         }
     }
+}
+
+/// Writes a key up to its colon. One that is long stands behind a question mark, as yaml.v3 has it: readers look no further
+/// than 1,024 characters for the colon of any other.
+fn write_key(text: &mut String, key: &str, indent: usize) {
+    let long = key.len() > SIMPLE;
+    text.push_str(if long { "? " } else { "" });
+    if key.contains('\n') {
+        write_quoted(text, key)
+    } else {
+        write_string(text, key, indent)
+    }
+    if long {
+        text.push('\n');
+        pad(text, indent);
+    }
+    text.push(':');
 }
 
 fn write_map(text: &mut String, entries: &[(String, Yaml)], indent: usize) {
@@ -217,8 +239,12 @@ fn float(value: f64) -> String {
     }
 }
 
+/// Tells whether a character cannot stand in a text as itself.
+fn odd(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
 fn write_string(text: &mut String, value: &str, indent: usize) {
-    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
     if value.contains('\n') && !value.contains(|c| odd(c) && c != '\n') && !value.starts_with([' ', '\n']) && indent > 0
     {
         // A literal block. The sign after the bar says how many newlines end it: none, one or all of them.
@@ -236,19 +262,7 @@ fn write_string(text: &mut String, value: &str, indent: usize) {
             }
         }
     } else if value.contains(odd) || is_not_text(value) {
-        text.push('"');
-        for c in value.chars() {
-            match c {
-                '"' => text.push_str("\\\""),
-                '\\' => text.push_str("\\\\"),
-                '\n' => text.push_str("\\n"),
-                '\t' => text.push_str("\\t"),
-                '\r' => text.push_str("\\r"),
-                c if odd(c) => text.push_str(&format!("\\u{:04X}", u32::from(c))),
-                c => text.push(c),
-            }
-        }
-        text.push('"');
+        write_quoted(text, value);
     } else if needs_quotes(value) {
         text.push('\'');
         text.push_str(&value.replace('\'', "''"));
@@ -256,6 +270,22 @@ fn write_string(text: &mut String, value: &str, indent: usize) {
     } else {
         text.push_str(value);
     }
+}
+
+fn write_quoted(text: &mut String, value: &str) {
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\t' => text.push_str("\\t"),
+            '\r' => text.push_str("\\r"),
+            c if odd(c) => text.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
 }
 
 /// Tells whether a plain scalar of this text would be read as something other than a string.
@@ -465,6 +495,31 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_no_line_holds_come_back() {
+        for key in
+            ["k".repeat(SIMPLE + 1), "k".repeat(2_000), "two words: ".repeat(200), "a\nb".into(), "l\n".repeat(999)]
+        {
+            let map = |value: Yaml| Yaml::map([("before", 1.into()), (key.as_str(), value), ("behind", 2.into())]);
+            let inner = map(Yaml::map([("x", 1)]));
+            for value in ["plain".into(), "two\nlines".into(), Yaml::Null, Yaml::list([1, 2]), inner] {
+                let tree = Yaml::map([("top", Yaml::List(vec![map(value.clone())])), (&key, map(value))]);
+                let written = tree.to_text();
+                assert_eq!(Yaml::parse(&written).as_deref(), Ok([tree].as_slice()), "{written}");
+            }
+        }
+        assert_eq!(Yaml::map([("k".repeat(SIMPLE), 1)]).to_text(), format!("{}: 1\n", "k".repeat(SIMPLE)));
+        assert_eq!(Yaml::map([("k".repeat(SIMPLE + 1), 1)]).to_text(), format!("? {}\n: 1\n", "k".repeat(SIMPLE + 1)));
+    }
+
+    #[test]
+    fn a_document_that_says_nothing_is_none() {
+        for text in ["", "null", "~", "!!null", "---\n...\n", "--- null\n--- ~\n---\n", "--- !!null null\n"] {
+            assert_eq!(Yaml::parse(text).as_deref(), Ok([].as_slice()), "{text:?}");
+        }
+        assert_eq!(Yaml::parse("--- !!null null\n---\na: 1\n").as_deref(), Ok([Yaml::map([("a", 1)])].as_slice()));
+    }
+
+    #[test]
     fn lists_of_maps_and_lists_come_back() {
         let tree = Yaml::map([(
             "a",
@@ -492,8 +547,7 @@ mod tests {
         for _ in 0..20_000 {
             let length = draw(7);
             let text: String = (0..length).map(|_| ALPHABET[draw(ALPHABET.len())]).collect();
-            let key = text.replace('\n', "a");
-            let inner = Yaml::map([(key.clone(), Yaml::from(&text)), (format!("{key}z"), 1.into())]);
+            let inner = Yaml::map([(text.clone(), Yaml::from(&text)), (format!("{text}z"), 1.into())]);
             let tree = Yaml::map([("list", Yaml::List(vec![text.as_str().into(), inner.clone()])), ("map", inner)]);
             let written = tree.to_text();
             assert_eq!(Yaml::parse(&written).as_deref(), Ok([tree].as_slice()), "{text:?}\n{written}");
