@@ -316,6 +316,35 @@ fn a_member_that_was_being_taken_away_goes_first_and_no_gate_is_asked_of_it() {
     assert_eq!(yard.log(), ["delete shop/m3", "gate", "delete shop/m4", "gate"]);
 }
 
+/// Destroying keeps to no turns. Where it died and the members are wanted after all, the deletion of each was begun, and only a
+/// look tells who has gone: one that still stood was taken away beside it.
+#[test]
+fn of_members_whose_deletion_was_begun_those_that_stand_come_after_those_that_have_gone() {
+    for standing in [vec!["m3"], vec!["m1", "m3"], vec!["m2", "m3"]] {
+        let (bench, yard) = applied(Fleet::default());
+        for name in &standing {
+            yard.upset("delete", name, Upset::Perhaps(Class::Unreachable));
+        }
+        // Three looks, and the deletion of each is begun; that of the third is not asked for any more.
+        let trial = Trial { faults: Arc::new(Faults::at(3, CallFault::StopBefore)), ..Trial::default() };
+        assert!(bench.attempt(Fleet::default().program(), Verb::Destroy, &trial).unwrap().stopped);
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        assert_eq!(bench.state().open().count(), 3);
+        let things = yard.things();
+        assert_eq!(things, standing.iter().map(|name| format!("shop/{name}=old")).collect::<Vec<_>>());
+        forget(&yard);
+        yard.contents().upsets.clear();
+        bench.up_whole(Fleet::default().program());
+        let log = yard.log();
+        let mut gone = NAMES[..3].iter().filter(|name| !standing.contains(*name)).count();
+        for call in &log {
+            gone = gone + usize::from(call.starts_with("delete")) - usize::from(call.starts_with("ready"));
+            assert!(gone <= 1 || !call.starts_with("delete"), "{standing:?} stood: {log:?}");
+        }
+        settled(&bench, Fleet::default().program());
+    }
+}
+
 /// They took turns, with a gate between them: it was asked of a cluster that was not there yet.
 #[test]
 fn members_that_are_still_being_made_go_on_together_and_no_gate_is_asked() {

@@ -4,21 +4,21 @@ use super::connect::Connections;
 use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
 use crate::model::{
-    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Record, Status, Step, Urn, Warnings,
-    Why, seal_live,
+    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Open, Record, Status, Step, Urn,
+    Warnings, Why, seal_live,
 };
 use crate::plan::{Expected, Observations, Seen, Verdict, judge, known_tree, realm};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// How long one look may take: what does not answer is unknown, and the plan says so.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How many looks are taken at the same time.
 pub(super) const PARALLEL: usize = 16;
 
-/// Asks the declared reads, and, when `refresh` is wanted, looks at everything that is recorded.
+/// Asks the declared reads, looks at the members of rolling groups whose deletion was begun, and, when `refresh` is wanted,
+/// at everything that is recorded.
 pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refresh: bool) -> Observations {
     let connections = Arc::new(Connections::new(declared.clone(), ledger.clone(), link.clone()));
     let mut observations = Observations::default();
@@ -50,44 +50,68 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
             observations.answers.insert(node.urn.clone(), answer);
         }
     }
-    if refresh {
-        let records: BTreeMap<Urn, Box<Record>> = ledger.with(|store| store.state().records.clone());
-        let mut looks = JoinSet::new();
-        for (urn, record) in records {
-            // What is being worked on is settled by the run, not by a look.
-            if record.open.is_some() || record.status == Status::Begun || record.status == Status::Gone {
-                continue;
-            }
-            while looks.len() >= PARALLEL {
-                collect(looks.join_next().await, &mut observations);
-            }
-            let (connections, declared, link) = (connections.clone(), declared.clone(), link.clone());
-            looks.spawn(async move {
-                let clock = link.clock.clone();
-                let looked = urn.clone();
-                let mut looking = JoinSet::new();
-                looking.spawn(async move { look(&looked, &record, &connections, &declared, &link).await });
-                let seen = tokio::select! {
-                    biased;
-                    seen = looking.join_next() => seen.unwrap_or(Ok(None)).unwrap_or_else(|error| {
-                        // What it said may be anything: a panic is not scrubbed of secrets where it happens.
-                        error.is_panic().then(|| Seen::Unknown("the provider panicked".into()))
-                    }),
-                    () = clock.sleep(clock.patience(PATIENCE)) => Some(Seen::Unknown("there was no answer".into())),
-                };
-                (urn, seen)
-            });
-        }
-        while !looks.is_empty() {
+    let looked_at = |urn: &Urn, record: &Record| {
+        // What is being worked on is settled by the run, not by a look; which turns members take depends on who stands.
+        let settled = record.open.is_none() && !matches!(record.status, Status::Begun | Status::Gone);
+        (refresh && settled) || leaves_a_group(urn, record, &declared)
+    };
+    let records: Vec<(Urn, Box<Record>)> = ledger.with(|store| {
+        let records = store.state().records.iter().filter(|(urn, record)| looked_at(urn, record));
+        records.map(|(urn, record)| (urn.clone(), record.clone())).collect()
+    });
+    let mut looks = JoinSet::new();
+    for (urn, record) in records {
+        while looks.len() >= PARALLEL {
             collect(looks.join_next().await, &mut observations);
         }
+        let (connections, declared, link) = (connections.clone(), declared.clone(), link.clone());
+        looks.spawn(async move {
+            let clock = link.clock.clone();
+            let (looked, leaving) = (urn.clone(), record.open.is_some());
+            let mut looking = JoinSet::new();
+            looking.spawn(async move { look(&looked, &record, &connections, &declared, &link).await });
+            let seen = tokio::select! {
+                biased;
+                seen = looking.join_next() => seen.unwrap_or(Ok(None)).unwrap_or_else(|error| {
+                    // What it said may be anything: a panic is not scrubbed of secrets where it happens.
+                    error.is_panic().then(|| Seen::Unknown("the provider panicked".into()))
+                }),
+                () = clock.sleep(clock.patience(PATIENCE)) => Some(Seen::Unknown("there was no answer".into())),
+            };
+            seen.map(|seen| Look { urn, leaving, seen })
+        });
+    }
+    while !looks.is_empty() {
+        collect(looks.join_next().await, &mut observations);
     }
     observations
 }
 
-fn collect(look: Option<Result<(Urn, Option<Seen>), tokio::task::JoinError>>, observations: &mut Observations) {
-    if let Some(Ok((urn, Some(seen)))) = look {
-        observations.seen.insert(urn, seen);
+/// Returns true for a member of a rolling group that was up when its deletion was begun: whether it still is, nothing here
+/// tells.
+fn leaves_a_group(urn: &Urn, record: &Record, declared: &Declared) -> bool {
+    let begun = |open: &Open| open.begun.deed == Deed::Delete && open.before.is_none() && open.cursor.is_none();
+    let rolls = || declared.node(urn).is_some_and(|node| node.options.rolling.is_some());
+    record.status == Status::Ready
+        && record.open.as_deref().is_some_and(begun)
+        && (record.spec.rolling.is_some() || rolls())
+}
+
+/// What a look at something showed.
+struct Look {
+    urn: Urn,
+    /// Its deletion was begun.
+    leaving: bool,
+    seen: Seen,
+}
+
+fn collect(look: Option<Result<Option<Look>, JoinError>>, observations: &mut Observations) {
+    let Some(Ok(Some(Look { urn, leaving, seen }))) = look else { return };
+    match (leaving, seen) {
+        (false, seen) => drop(observations.seen.insert(urn, seen)),
+        (true, Seen::There(_)) => drop(observations.standing.insert(urn)),
+        // Gone, or on its way out, or nobody can say: its deletion goes on first, as begun.
+        (true, Seen::Gone | Seen::Foreign(_) | Seen::Unknown(_)) => {}
     }
 }
 

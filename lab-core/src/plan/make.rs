@@ -86,8 +86,9 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         let answers = &seen.answers;
         let names: BTreeMap<&Urn, &Urn> = moves.iter().map(|(from, to)| (from, to)).collect();
         let now = |urn: &Urn| names.get(urn).map_or_else(|| urn.clone(), |to| (*to).clone());
+        let standing = seen.standing.iter().map(now).collect();
         let seen = seen.seen.iter().map(|(urn, seen)| (now(urn), seen.clone())).collect();
-        Observations { seen, answers: answers.clone() }
+        Observations { seen, answers: answers.clone(), standing }
     });
     let seen = moved.as_ref().unwrap_or(seen);
     let mut planner = Planner {
@@ -148,7 +149,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     if !request.targets.is_empty() {
         held.retain(|held| request.targets.iter().any(|target| select::names(&held.step.urn, target)));
     }
-    let steps = roll::roll(steps, declared, state, &mut problems);
+    let steps = roll::roll(steps, declared, state, &seen.standing, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, state, &mut problems);
     // A part notes nothing of the rest: what a note lifts, a protection among it, was not asked for.
     let mut notes = if partial { Vec::new() } else { notes };

@@ -5,7 +5,7 @@ use super::diff::Delta;
 use crate::model::{Edge, EdgeKind, Id, MadeRecord, Mark, Owner, Path, Place, Spec, Tree, Urn, Why, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Everything that a run will do, and everything that keeps it from doing so.
@@ -233,6 +233,9 @@ pub struct Observations {
     pub seen: BTreeMap<Urn, Seen>,
     /// Answers to reads.
     pub answers: BTreeMap<Urn, Value>,
+    /// Members of rolling groups whose deletion was begun, and that were still there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub standing: BTreeSet<Urn>,
 }
 
 /// What a look at one resource showed.

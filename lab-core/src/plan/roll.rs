@@ -54,10 +54,22 @@ struct Member {
     urn: Urn,
     first: Vec<usize>,
     last: Vec<usize>,
-    /// An operation on it is open: it is down already, and no gate can be asked of it.
+    /// An operation on it is open: it is down already, as far as is known, and no gate can be asked of it.
     down: bool,
+    /// It was seen to stand, though its deletion was begun.
+    stands: bool,
     /// It is declared and nothing is recorded of it: new, or between the two halves of a replacement that was cut off.
     missing: bool,
+}
+
+/// How far a member is away before its turn; in this order they come up again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Away {
+    Down,
+    Missing,
+    /// It stands, and what was begun takes it away.
+    Leaving,
+    Not,
 }
 
 impl Member {
@@ -66,12 +78,19 @@ impl Member {
     }
 }
 
-/// Puts the disruptive steps of each group in turns, with gates between them.
-pub(super) fn roll(mut steps: Vec<Step>, declared: &Declared, state: &State, problems: &mut Vec<Problem>) -> Vec<Step> {
+/// Puts the disruptive steps of each group in turns, with gates between them. `standing` are those whose deletion was begun
+/// and that were seen to be there all the same.
+pub(super) fn roll(
+    mut steps: Vec<Step>,
+    declared: &Declared,
+    state: &State,
+    standing: &BTreeSet<Urn>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Step> {
     let before = steps.len();
     forget_acts(&mut steps, declared, state);
     for group in declared.groups.values() {
-        let members = members(&steps, declared, state, &group.name);
+        let members = members(&steps, declared, state, standing, &group.name);
         if members.is_empty() {
             continue;
         }
@@ -114,7 +133,7 @@ pub(super) fn roll(mut steps: Vec<Step>, declared: &Declared, state: &State, pro
     order::sorted(steps, problems)
 }
 
-fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> Vec<Member> {
+fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeSet<Urn>, group: &str) -> Vec<Member> {
     let mut acts: BTreeMap<&Urn, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     let positions: BTreeMap<&Urn, usize> =
         steps.iter().enumerate().filter(|(_, step)| step.makes()).map(|(n, step)| (&step.urn, n)).collect();
@@ -145,7 +164,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
         known.insert(&node.urn);
-        members.push(Member { urn: node.urn.clone(), first, last, down, missing });
+        let stands = standing.contains(&node.urn);
+        members.push(Member { urn: node.urn.clone(), first, last, down, stands, missing });
     }
     // A member whose line is gone is taken away in its turn as well.
     for (n, step) in steps.iter().enumerate() {
@@ -153,9 +173,11 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
         let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
         let deleted = matches!(step.action, Action::Delete { condemned: false, .. });
         if member && deleted && known.insert(&step.urn) {
+            let (urn, own) = (step.urn.clone(), vec![n]);
             let down = record.is_some_and(|record| record.open.is_some());
             rolls = true;
-            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down, missing: false });
+            let stands = standing.contains(&urn);
+            members.push(Member { urn, first: own.clone(), last: own, down, stands, missing: false });
         }
     }
     // Where nobody is taken away, those that are still being made need no turns.
@@ -167,7 +189,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, group: &str) -> V
 }
 
 /// Puts members in the order of their turns: none before those that it waits for anyway. What is down already counts, and
-/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan.
+/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan. Of those whose
+/// deletion was begun, as a `destroy` that died leaves all of them, who still stands comes after who has gone.
 fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
     let mut of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (n, member) in members.iter().enumerate() {
@@ -189,15 +212,20 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
             needs
         })
         .collect();
-    let mut left: BTreeSet<(bool, bool, usize)> =
-        members.iter().enumerate().map(|(n, member)| (!member.down, !member.missing, n)).collect();
+    let away = |member: &Member| match member {
+        Member { down: true, stands: false, .. } => Away::Down,
+        Member { missing: true, .. } => Away::Missing,
+        Member { down: true, stands: true, .. } => Away::Leaving,
+        Member { down: false, .. } => Away::Not,
+    };
+    let mut left: BTreeSet<(Away, usize)> = members.iter().enumerate().map(|(n, member)| (away(member), n)).collect();
     let mut taken: BTreeSet<usize> = BTreeSet::new();
     let mut order = Vec::new();
     while let Some(first) = left.first().copied() {
-        let next = left.iter().copied().find(|(.., n)| needs[*n].is_subset(&taken)).unwrap_or(first);
+        let next = left.iter().copied().find(|(_, n)| needs[*n].is_subset(&taken)).unwrap_or(first);
         left.remove(&next);
-        taken.insert(next.2);
-        order.push(next.2);
+        taken.insert(next.1);
+        order.push(next.1);
     }
     let mut members: Vec<Option<Member>> = members.into_iter().map(Some).collect();
     order.into_iter().filter_map(|n| members[n].take()).collect()

@@ -25,7 +25,7 @@ pub struct Contents {
     /// What was looked for.
     pub finds: Vec<String>,
     /// What goes wrong next, by the verb and the name.
-    upsets: BTreeMap<String, VecDeque<Upset>>,
+    pub upsets: BTreeMap<String, VecDeque<Upset>>,
     /// How many are away at the moment, and how many were at most.
     away: usize,
     pub most_away: usize,
