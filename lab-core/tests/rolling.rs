@@ -243,6 +243,42 @@ fn a_member_that_was_interrupted_by_a_crash_is_finished_before_another_starts() 
     }
 }
 
+/// What was done around an interruption was still recorded when the next one came: a member that was back in service was
+/// interrupted without being drained again, and stayed drained where nothing undid it.
+#[test]
+fn an_interruption_after_a_crash_has_acts_of_its_own() {
+    let fleet = Fleet { acts: true, ..Fleet::default() };
+    let next = fleet.saying("new");
+    let calls = {
+        let (bench, _) = applied(fleet);
+        let trial = Trial::default();
+        assert!(bench.attempt(next.program(), Verb::Up, &trial).unwrap().complete());
+        trial.faults.calls()
+    };
+    for (fault, say) in [(CallFault::StopBefore, "old"), (CallFault::StopAfter, "old"), (CallFault::StopAfter, "third")]
+    {
+        for n in 0..calls {
+            let (bench, yard) = applied(fleet);
+            let trial = Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+            assert!(bench.attempt(next.program(), Verb::Up, &trial).unwrap().stopped, "call {n}");
+            yard.contents().log.push("crash".into());
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            bench.up_whole(fleet.saying(say).program());
+            let log = yard.log();
+            for name in &NAMES[..3] {
+                let mut drained = false;
+                for call in log.iter().filter(|call| call.ends_with(name)) {
+                    let what = call.split(' ').next().unwrap_or_default();
+                    assert!(what != "update" || drained, "{name} was not drained, {fault:?} at call {n}: {log:?}");
+                    drained = (drained || what == "drain") && what != "uncordon";
+                }
+                assert!(!drained, "{name} stays drained, {fault:?} at call {n}: {log:?}");
+            }
+            settled(&bench, fleet.saying(say).program());
+        }
+    }
+}
+
 /// A failure leaves a member away; the program changes before the next run.
 #[test]
 fn what_is_away_already_counts_and_goes_first() {

@@ -292,6 +292,17 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Plans something that happens once to happen again: what is recorded of the last time is forgotten.
+    pub(super) fn anew(&mut self, n: usize, why: &str) {
+        let node = &self.declared.nodes[n];
+        let (NodeKind::Resource(kind), Some(record)) = (&node.kind, self.pairs.recorded[n]) else {
+            return self.node(n);
+        };
+        let Some(wanted) = self.wanted(n, kind) else { return };
+        self.forget(&node.urn, record, true, why);
+        self.create(wanted, Vec::new());
+    }
+
     /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.
     fn identify(&mut self, wanted: &Wanted<'_>, node: &'a Node) {
         let Some(id) = wanted.id.clone().filter(|_| !wanted.spec.once && !wanted.kind.generated()) else { return };

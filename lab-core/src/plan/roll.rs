@@ -3,7 +3,7 @@
 use super::make::Planner;
 use super::order;
 use super::plan::{Action, After, Problem, Step};
-use crate::model::{Declared, Edge, EdgeKind, Node, State, Status, Urn, When};
+use crate::model::{Declared, Edge, EdgeKind, Node, Record, State, Status, Urn, When};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the acts around members that are interrupted, and those that an earlier run left unfinished.
@@ -17,18 +17,32 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let recorded = |n: usize| planner.pairs.recorded[n];
     let unfinished: BTreeSet<&Urn> =
         acts.iter().filter(|(n, ..)| recorded(*n).is_some()).map(|(_, member, _)| *member).collect();
-    let todo: Vec<(usize, &Urn, When)> = acts
+    // What comes after has begun: the interruption that is recorded is over, and the next one has acts of its own. Where
+    // nothing comes after, nothing tells; to do once more what comes before harms nobody.
+    let over = |member: &Urn| {
+        let mut after = acts.iter().filter(|(_, other, when)| *when == When::After && *other == member).peekable();
+        let settled = |record: &Record| record.status == Status::Ready && record.open.is_none();
+        match after.peek() {
+            Some(_) => after.any(|(n, ..)| recorded(*n).is_some()),
+            None => planner.state.records.get(member).is_some_and(|record| settled(record)),
+        }
+    };
+    let todo: Vec<(usize, &Urn, When, bool)> = acts
         .iter()
-        .filter(|(n, member, when)| {
+        .filter_map(|(n, member, when)| {
             let done = recorded(*n).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
+            let anew = interrupted.contains(*member) && over(member);
             // What comes before is only of use before; what comes after is owed once anything has begun.
             let owed = interrupted.contains(*member) || (*when == When::After && unfinished.contains(member));
-            owed && !done
+            (owed && (anew || !done)).then_some((*n, *member, *when, anew))
         })
-        .copied()
         .collect();
-    for (n, member, when) in todo {
-        planner.node(n);
+    for (n, member, when, anew) in todo {
+        if anew {
+            planner.anew(n, &format!("it was done around an earlier interruption of {}", member.short()));
+        } else {
+            planner.node(n);
+        }
         if when == When::After {
             planner.edge_to(&declared.nodes[n].urn, Edge { to: member.clone(), kind: EdgeKind::After });
         }
@@ -233,11 +247,15 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
 
 /// The step of a member waits for what is done before it; when everything around it is done, the acts are forgotten,
 /// so that the next interruption does them anew.
+///
+/// Where an earlier interruption left acts behind, these are forgotten first. Wherever that stops, it is known whether what
+/// comes before is in effect, and what comes after is owed as long as it may be: what came before is forgotten before what
+/// came after, and what came after and did not end only once what comes before is done again.
 fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
-    let mut by_member: BTreeMap<&Urn, Vec<&Node>> = BTreeMap::new();
+    let mut by_member: BTreeMap<&Urn, Vec<(&Node, When)>> = BTreeMap::new();
     for node in &declared.nodes {
         if let Some(act) = &node.options.act {
-            by_member.entry(&act.member).or_default().push(node);
+            by_member.entry(&act.member).or_default().push((node, act.when));
         }
     }
     if by_member.is_empty() {
@@ -245,30 +263,56 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
     }
     let mut by_name: BTreeMap<Urn, Vec<usize>> = BTreeMap::new();
     steps.iter().enumerate().for_each(|(n, step)| by_name.entry(step.urn.clone()).or_default().push(n));
+    let of = |urn: &Urn| by_name.get(urn).into_iter().flatten().copied();
     for (member, acts) in by_member {
-        let own: Vec<usize> = by_name.get(member).cloned().unwrap_or_default();
-        let planned = |urn: &Urn| by_name.get(urn)?.iter().copied().find(|n| steps[*n].makes());
-        let made: Vec<(&&Node, usize)> = acts.iter().filter_map(|node| Some((node, planned(&node.urn)?))).collect();
-        let before: Vec<usize> = made
-            .iter()
-            .filter(|(node, _)| node.options.act.as_ref().is_some_and(|act| act.when == When::Before))
-            .map(|(_, n)| *n)
-            .collect();
-        let all: Vec<usize> = made.iter().map(|(_, n)| *n).chain(own.iter().copied()).collect();
-        let forgotten: Vec<&Node> = acts
-            .iter()
-            .filter(|node| made.iter().any(|(made, _)| made.urn == node.urn) || state.records.contains_key(&node.urn))
-            .copied()
-            .collect();
-        for n in own {
-            steps[n].after.extend(before.iter().map(|step| After { step: *step, created: false }));
+        let own: Vec<usize> = of(member).collect();
+        let (mut before, mut after, mut kept) = (Around::default(), Around::default(), Vec::new());
+        for (node, when) in &acts {
+            let around = if *when == When::Before { &mut before } else { &mut after };
+            let open = state.records.get(&node.urn).is_some_and(|record| record.open.is_some());
+            for n in of(&node.urn) {
+                match steps[n].makes() {
+                    true => around.made.push(n),
+                    false if open => around.open.push(n),
+                    false => around.ended.push(n),
+                }
+            }
+            if of(&node.urn).any(|n| steps[n].makes()) || state.records.contains_key(&node.urn) {
+                kept.push((*node, *when));
+            }
         }
-        for node in forgotten {
-            let mut step = Step::blank(&node.urn, Action::Forget { condemned: false, stays: true });
-            step.reasons.push(format!("the interruption of {} is over", member.short()));
-            step.place = Some(node.place.clone());
-            step.after = all.iter().map(|step| After { step: *step, created: false }).collect();
-            steps.push(step);
+        let mut wait = |who: &[usize], what: &[usize]| {
+            for n in who {
+                steps[*n].after.extend(what.iter().map(|step| After { step: *step, created: false }));
+            }
+        };
+        let stale = [&before.ended[..], &before.open].concat();
+        wait(&after.ended, &stale);
+        wait(&before.made, &[&stale[..], &after.ended].concat());
+        wait(&after.open, &[&stale[..], &before.made].concat());
+        wait(&own, &[&before.made[..], &after.open].concat());
+        let all = [&before.made[..], &after.made, &own].concat();
+        let (first, last): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, when)| *when == When::Before);
+        let mut forgotten = Vec::new();
+        for acts in [first, last] {
+            let earlier = [&all[..], &forgotten].concat();
+            for (node, _) in acts {
+                let mut step = Step::blank(&node.urn, Action::Forget { condemned: false, stays: true });
+                step.reasons.push(format!("the interruption of {} is over", member.short()));
+                step.place = Some(node.place.clone());
+                step.after = earlier.iter().map(|step| After { step: *step, created: false }).collect();
+                forgotten.push(steps.len());
+                steps.push(step);
+            }
         }
     }
+}
+
+/// The steps of what is done on one side of an interruption.
+#[derive(Default)]
+struct Around {
+    made: Vec<usize>,
+    /// What an earlier interruption left of them is forgotten: what ended, and what did not.
+    ended: Vec<usize>,
+    open: Vec<usize>,
 }
