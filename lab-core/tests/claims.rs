@@ -2,9 +2,13 @@
 
 mod yard;
 
-use lab_core::testing::Bench;
+use lab_core::execute::disk::Crash;
+use lab_core::execute::{CallFault, Faults};
+use lab_core::plan::Verb;
+use lab_core::testing::{Bench, Trial};
 use lab_core::*;
-use yard::{Odd, Shop, failures, problem, problems, settled, steps, yard};
+use std::sync::Arc;
+use yard::{Odd, Shop, Turn, failures, problem, problems, settled, steps, yard};
 
 fn odd(name: &str, claims: &[u64]) -> Odd {
     Odd { claims: claims.iter().map(|n| (*n).into()).collect(), ..Odd::new(name, "x") }
@@ -158,4 +162,69 @@ fn what_lies_in_the_middle_of_another_claim_is_taken_and_a_thing_is_in_nobodys_w
     assert!(!problems(&bench.preview(program(13))).is_empty());
     bench.up_whole(program(16));
     bench.up_whole(program(9));
+}
+
+/// Two things, each with a number and what it says.
+fn pair(a: (u64, &'static str), b: (u64, &'static str)) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        for (name, (number, say)) in [("a", a), ("b", b)] {
+            shop.resource(name).add(Odd { say: say.into(), ..odd(name, &[number]) });
+        }
+        Ok(())
+    }
+}
+
+/// A change that gave a thing a number was cut off, and taken back. The number was somebody else's again while the thing
+/// still had it: what was only begun was not among what is occupied.
+#[test]
+fn what_a_change_that_was_cut_off_may_have_taken_is_let_go_before_another_takes_it() {
+    let (bench, yard) = yard();
+    let before = pair((1, "old"), (2, "old"));
+    bench.up_whole(before);
+    let moved = pair((9, "new"), (1, "new"));
+    // Two looks and two changes; the reply to the second change is not seen.
+    let trial = Trial { faults: Arc::new(Faults::at(3, CallFault::StopAfter)), ..Trial::default() };
+    yard.log();
+    assert!(bench.attempt(moved, Verb::Up, &trial).unwrap().stopped);
+    assert_eq!(yard.log(), ["update shop/a", "update shop/b"]);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    let other = bench.clone().named("other");
+    assert_eq!(
+        problem(&other, program(&[("theirs", &[1])])),
+        "number 1 of b in stack lab overlaps number 1 of theirs; give one of them another place"
+    );
+    bench.up_whole(before);
+    assert_eq!(yard.log(), ["update shop/b", "update shop/a"]);
+    settled(&bench, before);
+}
+
+/// What was superseded still had its number when the run was cut off. Nobody asked it to go before another took that.
+#[test]
+fn what_lost_its_name_has_its_number_until_it_is_gone() {
+    let (bench, yard) = yard();
+    let program = |a: (u64, &'static str), b: Option<u64>| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let next = Odd { natural: false, turn: Turn::CreateFirst, say: a.1.into(), ..odd("a", &[a.0]) };
+            shop.resource("a").add(next);
+            b.into_iter().for_each(|b| drop(shop.resource("b").add(odd("b", &[b]))));
+            Ok(())
+        }
+    };
+    bench.up_whole(program((1, "old"), None));
+    let trial = Trial { faults: Arc::new(Faults::at(1, CallFault::StopAfter)), ..Trial::default() };
+    yard.log();
+    assert!(bench.attempt(program((2, "new"), None), Verb::Up, &trial).unwrap().stopped);
+    assert_eq!(yard.log(), ["create shop/a"]);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    let other = bench.clone().named("other");
+    let theirs = self::program(&[("theirs", &[1])]);
+    assert_eq!(
+        problem(&other, theirs),
+        "number 1 of a in stack lab overlaps number 1 of theirs; give one of them another place"
+    );
+    bench.up_whole(program((2, "new"), Some(1)));
+    assert_eq!(yard.log(), ["delete shop/a", "create shop/b"]);
+    settled(&bench, program((2, "new"), Some(1)));
 }

@@ -161,13 +161,11 @@ pub fn neighbours(
     let mut claims = Vec::new();
     for stack in stacks.iter().filter(|stack| *stack != own) {
         let look = Store::look(disk, stack, keys)?;
-        for (urn, record) in &look.state.records {
-            claims.extend(record.spec.claims.iter().map(|claim| ForeignClaim {
-                urn: urn.clone(),
-                place: record.spec.place.clone(),
-                claim: claim.clone(),
-            }));
-        }
+        claims.extend(look.state.occupied().map(|(urn, record, claim)| ForeignClaim {
+            urn: urn.clone(),
+            place: record.spec.place.clone(),
+            claim: claim.clone(),
+        }));
         let outputs = map_secrets(&look.state.outputs, &mut |marked: Marked| {
             look.vault.get(&marked.0).ok().map(|plain| Marked(vault.put(&plain)))
         });

@@ -117,14 +117,12 @@ impl Values for Recorded {
 
     fn held(&self, urn: &Urn) -> Vec<Held> {
         let store = self.0.store();
-        let others = store.state().records.iter().filter(|(other, _)| *other != urn);
+        let others = store.state().occupied().filter(|(other, ..)| *other != urn);
         others
-            .flat_map(|(urn, record)| {
-                record.spec.claims.iter().map(|claim| Held {
-                    urn: urn.clone(),
-                    place: record.spec.place.clone(),
-                    claim: claim.clone(),
-                })
+            .map(|(urn, record, claim)| Held {
+                urn: urn.clone(),
+                place: record.spec.place.clone(),
+                claim: claim.clone(),
             })
             .collect()
     }

@@ -5,7 +5,7 @@
 
 use super::declare::{Edge, Place};
 use super::tree::Tree;
-use super::{Claim, Id, Urn, Why, Word};
+use super::{Claim, Hold, Id, Urn, Why, Word};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -781,6 +781,15 @@ impl State {
         self.records.values().map(Box::as_ref).chain(condemned)
     }
 
+    /// Returns what is occupied, or may be, with who occupies it: everything that exists, whether it has a name or not, and
+    /// what it was becoming when a run was cut off.
+    pub fn occupied(&self) -> impl Iterator<Item = (&Urn, &Record, &Claim)> {
+        let named = self.records.iter().map(|(urn, record)| (urn, record.as_ref()));
+        let condemned = self.condemned.values().map(|condemned| (&condemned.urn, &condemned.record));
+        let all = named.chain(condemned);
+        all.flat_map(|(urn, record)| record.occupies().map(move |claim| (urn, record, claim)))
+    }
+
     /// Returns every operation that began and did not end.
     pub fn open(&self) -> impl Iterator<Item = (&Urn, &Record, &Open)> {
         let named = self.records.iter().map(|(urn, record)| (urn, record.as_ref()));
@@ -858,6 +867,15 @@ pub fn connection(provider: &str, realm: &str) -> String {
 }
 
 impl Record {
+    /// Returns what it occupies, or may: what was begun with it may have had its effect. Its share of a room counts once.
+    pub(crate) fn occupies(&self) -> impl Iterator<Item = &Claim> {
+        let begun = std::iter::successors(self.open.as_deref(), |open| open.before.as_deref());
+        let begun = begun.flat_map(|open| &open.begun.spec.claims);
+        let adds =
+            |claim: &&Claim| !matches!(claim.hold, Hold::Room | Hold::Share) && !self.spec.claims.contains(claim);
+        self.spec.claims.iter().chain(begun.filter(adds))
+    }
+
     fn is_open(&self, op: &Mark) -> bool {
         self.open.as_ref().is_some_and(|open| open.begun.op == *op)
     }

@@ -1,7 +1,7 @@
 //! What is occupied twice.
 
 use super::plan::Problem;
-use crate::model::{Claim, Hold, Place, Urn};
+use crate::model::{Claim, Hold, Place, Record, State, Urn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -88,22 +88,30 @@ pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem>
     problems
 }
 
+/// Who occupies something, as recorded.
+#[derive(Clone, Copy)]
+pub(super) struct Holder<'a> {
+    pub(super) urn: &'a Urn,
+    pub(super) record: &'a Record,
+    pub(super) claim: &'a Claim,
+}
+
 /// Claims by what they occupy, so that whoever clashes with one is found without looking at all others.
 pub(super) struct Holders<'a> {
     /// In each space by where they begin, with the farthest end of any up to there.
-    spaces: BTreeMap<&'a str, Vec<(&'a Held, u128)>>,
+    spaces: BTreeMap<&'a str, Vec<(Holder<'a>, u128)>>,
 }
 
 impl<'a> Holders<'a> {
-    pub(super) fn new(held: &'a [Held]) -> Holders<'a> {
-        let mut spaces: BTreeMap<&str, Vec<(&Held, u128)>> = BTreeMap::new();
-        for held in held {
-            spaces.entry(held.claim.space.as_str()).or_default().push((held, held.claim.to));
+    pub(super) fn new(state: &'a State) -> Holders<'a> {
+        let mut spaces: BTreeMap<&str, Vec<(Holder<'a>, u128)>> = BTreeMap::new();
+        for (urn, record, claim) in state.occupied() {
+            spaces.entry(claim.space.as_str()).or_default().push((Holder { urn, record, claim }, claim.to));
         }
-        for held in spaces.values_mut() {
-            held.sort_by_key(|(held, _)| held.claim.from);
+        for holders in spaces.values_mut() {
+            holders.sort_by_key(|(holder, _)| holder.claim.from);
             let mut farthest = 0;
-            for (_, to) in held {
+            for (_, to) in holders {
                 farthest = farthest.max(*to);
                 *to = farthest;
             }
@@ -112,11 +120,11 @@ impl<'a> Holders<'a> {
     }
 
     /// Returns every claim that clashes with `claim`.
-    pub(super) fn of<'b>(&'b self, claim: &'b Claim) -> impl Iterator<Item = &'a Held> + 'b {
-        let held = self.spaces.get(claim.space.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let begun = held.partition_point(|(held, _)| held.claim.from <= claim.to);
-        let near = held[..begun].iter().rev().take_while(|(_, farthest)| *farthest >= claim.from);
-        near.map(|(held, _)| *held).filter(|held| held.claim.clashes(claim))
+    pub(super) fn of<'b>(&'b self, claim: &'b Claim) -> impl Iterator<Item = Holder<'a>> + 'b {
+        let holders = self.spaces.get(claim.space.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let begun = holders.partition_point(|(holder, _)| holder.claim.from <= claim.to);
+        let near = holders[..begun].iter().rev().take_while(|(_, farthest)| *farthest >= claim.from);
+        near.map(|(holder, _)| *holder).filter(|holder| holder.claim.clashes(claim))
     }
 }
 

@@ -10,9 +10,8 @@ use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unkn
 use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
-    Change, Claim, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order,
-    Path, Place, Realm, Record, Spec, State, Status, Tree, Urn, Why, Word, digest_of_bytes, put_value, remove_value,
-    value_at,
+    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
+    Realm, Record, Spec, State, Status, Tree, Urn, Why, Word, digest_of_bytes, put_value, remove_value, value_at,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,8 +135,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         Verb::Destroy => Value::Null,
     };
     let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
-    let before: Vec<Held> = recorded_claims(state);
-    let steps = order::order(steps, &edges, state, &before, &mut problems);
+    let steps = order::order(steps, &edges, state, &mut problems);
     let mut steps = steps;
     for step in steps.iter_mut().filter(|step| step.claims_deferred) {
         step.foreign.clone_from(&request.foreign);
@@ -171,13 +169,6 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         outputs,
         partial,
     }
-}
-
-fn recorded_claims(state: &State) -> Vec<Held> {
-    let held =
-        |urn: &Urn, place: &Place, claim: &Claim| Held { urn: urn.clone(), place: place.clone(), claim: claim.clone() };
-    let specs = state.records.iter().map(|(urn, record)| (urn, &record.spec));
-    specs.flat_map(|(urn, spec)| spec.claims.iter().map(move |claim| held(urn, &spec.place, claim))).collect()
 }
 
 /// Returns what anything recorded lives inside.

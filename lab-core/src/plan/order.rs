@@ -1,6 +1,6 @@
 //! What each step waits for.
 
-use super::claims::{Held, Holders};
+use super::claims::Holders;
 use super::plan::{Action, After, Problem, Step, needs};
 use crate::model::{Edge, State, Urn};
 use petgraph::algo::kosaraju_scc;
@@ -18,7 +18,6 @@ pub(super) fn order(
     mut steps: Vec<Step>,
     more: &BTreeMap<Urn, Vec<Edge>>,
     state: &State,
-    held: &[Held],
     problems: &mut Vec<Problem>,
 ) -> Vec<Step> {
     let mut makes: HashMap<&Urn, usize> = HashMap::new();
@@ -126,16 +125,18 @@ pub(super) fn order(
             }
         }
     }
-    // What takes over a claim comes after what held it.
-    let holders = Holders::new(held);
+    // What takes over a claim comes after what held it: after that goes, and what stays, after it becomes what it is to be.
+    let holders = Holders::new(state);
     for (n, step) in steps.iter().enumerate() {
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
         for claim in &spec.claims {
-            for holder in holders.of(claim).filter(|held| held.urn != step.urn) {
-                let lets_go =
-                    removes.get(&holder.urn).and_then(|removes| removes.first()).or_else(|| makes.get(&holder.urn));
-                if let Some(lets_go) = lets_go {
-                    wait(n, *lets_go, false);
+            for holder in holders.of(claim).filter(|holder| *holder.urn != step.urn) {
+                let of_it = |goes: &usize| steps[*goes].mark.as_ref().is_none_or(|mark| *mark == holder.record.mark);
+                let goes = removes.get(holder.urn).into_iter().flatten().copied().find(of_it);
+                let stays = || state.record(holder.urn).is_some_and(|named| named.mark == holder.record.mark);
+                let becomes = || makes.get(holder.urn).copied().filter(|_| stays());
+                if let Some(lets_go) = goes.or_else(becomes) {
+                    wait(n, lets_go, false);
                 }
             }
         }
