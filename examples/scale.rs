@@ -116,14 +116,22 @@ fn sorted(entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
             return Err(format!("{} has the same name as {}", who(n), who(before)));
         }
     }
-    let mut waiting = vec![0; entries.len()];
-    let mut waiters = vec![Vec::new(); entries.len()];
+    let mut in_order = true;
     for (n, entry) in entries.iter().enumerate() {
         for k in &entry.deps {
             let needed = positions.get(k).ok_or_else(|| format!("{} depends on k {k}, which no entry has", who(n)))?;
-            waiting[n] += 1;
-            waiters[*needed].push(n);
+            in_order &= *needed < n;
         }
+    }
+    if in_order {
+        drop((positions, names));
+        return Ok(entries);
+    }
+    let mut waiting = vec![0; entries.len()];
+    let mut waiters = vec![Vec::new(); entries.len()];
+    for (n, entry) in entries.iter().enumerate() {
+        waiting[n] = entry.deps.len();
+        entry.deps.iter().for_each(|k| waiters[positions[k]].push(n));
     }
     let mut ready: std::collections::BTreeSet<usize> = (0..entries.len()).filter(|n| waiting[*n] == 0).collect();
     let mut order = Vec::with_capacity(entries.len());
