@@ -5,6 +5,7 @@
 mod asset;
 mod claim;
 mod declare;
+mod digest;
 mod erased;
 mod input;
 mod link;
@@ -27,6 +28,7 @@ mod word;
 pub use asset::{Argument, Asset, Call, NoSupply, Ran, RunError, Supply};
 pub use claim::{Claim, Hold, Lock};
 pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
+pub use digest::Digest;
 pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Nature, Types, Vocabulary};
 pub use input::Input;
 pub use link::{Clock, Link, Route};

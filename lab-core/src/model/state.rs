@@ -4,6 +4,7 @@
 //! moves: a journal that would need one is damaged.
 
 use super::declare::{Edge, Place};
+use super::digest::Digest;
 use super::tree::Tree;
 use super::{Claim, Hold, Id, Urn, Why, Word};
 use serde::de::{MapAccess, Visitor};
@@ -139,7 +140,7 @@ pub struct Spec {
     /// Resolved inputs, secrets as fingerprints, initial paths left out.
     pub inputs: Tree,
     /// The SHA-256 of realm, type, version and inputs.
-    pub digest: String,
+    pub digest: Digest,
     /// What it depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Edge>,
@@ -185,7 +186,7 @@ struct Flat {
     #[serde(default)]
     container: Option<Urn>,
     inputs: Tree,
-    digest: String,
+    digest: Digest,
     #[serde(default)]
     edges: Vec<Edge>,
     #[serde(default)]

@@ -1,10 +1,19 @@
 //! Names that last: a resource's URN, and a path into its inputs or outputs.
 
+use super::word::{Lately, read_text, shared};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+/// How many names are remembered while a file is read: what needs something is most often not far from it.
+const LATELY: usize = 1024;
+
+thread_local! {
+    static READ: Lately<LATELY> = const { RefCell::new([const { None }; LATELY]) };
+}
 
 /// The name of a resource over its whole life: stack, provider, component path, type and name.
 ///
@@ -48,7 +57,17 @@ impl Serialize for Urn {
 
 impl<'de> Deserialize<'de> for Urn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Urn, D::Error> {
-        super::word::read_text(deserializer, "a URN")
+        let Read(urn) = read_text(deserializer, "a URN")?;
+        Ok(urn)
+    }
+}
+
+/// A name out of a file.
+struct Read(Urn);
+
+impl From<&str> for Read {
+    fn from(text: &str) -> Read {
+        Read(Urn(shared(&READ, text)))
     }
 }
 

@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 /// A short text that many others say as well.
 ///
@@ -18,11 +19,28 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word(Arc<str>);
 
-/// How many words are remembered at once: each has one place, and the next that needs that place takes it.
+/// How many words are remembered at once.
 const LATELY: usize = 64;
 
 thread_local! {
-    static SAID: RefCell<[Option<Word>; LATELY]> = const { RefCell::new([const { None }; LATELY]) };
+    static SAID: Lately<LATELY> = const { RefCell::new([const { None }; LATELY]) };
+}
+
+/// Texts that a thread met lately. Each has one place, and the next that needs that place takes it.
+pub(super) type Lately<const N: usize> = RefCell<[Option<Arc<str>>; N]>;
+
+/// Returns `text`, the same memory as the last time where this thread met it lately.
+pub(super) fn shared<const N: usize>(met: &'static LocalKey<Lately<N>>, text: &str) -> Arc<str> {
+    let place = FixedState::default().hash_one(text) as usize % N;
+    let shared = met.try_with(|met| {
+        let met = &mut met.borrow_mut()[place];
+        match met {
+            Some(known) if **known == *text => known.clone(),
+            Some(_) | None => met.insert(text.into()).clone(),
+        }
+    });
+    // Where a thread ends nothing is remembered any more.
+    shared.unwrap_or_else(|_| text.into())
 }
 
 impl Word {
@@ -34,16 +52,7 @@ impl Word {
 
 impl From<&str> for Word {
     fn from(text: &str) -> Word {
-        let place = FixedState::default().hash_one(text) as usize % LATELY;
-        let said = SAID.try_with(|said| {
-            let said = &mut said.borrow_mut()[place];
-            match said {
-                Some(word) if *word == *text => word.clone(),
-                Some(_) | None => said.insert(Word(text.into())).clone(),
-            }
-        });
-        // Where a thread ends nothing is remembered any more.
-        said.unwrap_or_else(|_| Word(text.into()))
+        Word(shared(&SAID, text))
     }
 }
 

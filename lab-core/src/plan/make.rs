@@ -10,8 +10,8 @@ use super::plan::{Action, Observations, Permits, Plan, Problem, Seen, Step, Unkn
 use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
-    Change, Declared, Deed, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
-    Realm, Record, Spec, State, Status, Tree, Urn, Why, Word, digest_of_bytes, put_value, remove_value, value_at,
+    Change, Declared, Deed, Digest, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order,
+    Path, Realm, Record, Spec, State, Status, Tree, Urn, Why, Word, put_value, remove_value, value_at,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -384,7 +384,7 @@ impl<'a> Planner<'a> {
             digest: if known {
                 spec_digest(realm.as_deref().unwrap_or_default(), kind.name(), kind.version(), &inputs)
             } else {
-                String::new()
+                Digest::NONE
             },
             realm: realm.clone().unwrap_or_default(),
             container,
@@ -558,7 +558,7 @@ impl<'a> Planner<'a> {
         let due = record.due.is_some_and(|due| due <= now);
         let triggered = record.spec.trigger != wanted.spec.trigger;
         // Nothing is unknown where there is a digest, and realm, type, version and inputs are all in it.
-        let as_applied = !wanted.spec.digest.is_empty() && wanted.spec.digest == record.spec.digest;
+        let as_applied = !wanted.spec.digest.is_none() && wanted.spec.digest == record.spec.digest;
         if as_applied && live.is_none() && !due && !triggered && record.status == Status::Ready {
             return self.keep(&wanted, record);
         }
@@ -736,7 +736,7 @@ impl<'a> Planner<'a> {
         // What happened once is recorded as it happened.
         if wanted.spec.once || !wanted.unknown.is_empty() {
             if !wanted.spec.says_around(&record.spec) {
-                let (inputs, digest) = (record.spec.inputs.clone(), record.spec.digest.clone());
+                let (inputs, digest) = (record.spec.inputs.clone(), record.spec.digest);
                 self.notes.push((urn.clone(), Spec { inputs, digest, ..wanted.spec.clone() }));
             }
         } else if !wanted.spec.says_what(&record.spec) {
@@ -839,7 +839,7 @@ impl<'a> Planner<'a> {
         if wanted.spec.once {
             // What happens once goes on as it was begun: another input would be another happening.
             wanted.spec.inputs = begun.inputs.clone();
-            wanted.spec.digest = begun.digest.clone();
+            wanted.spec.digest = begun.digest;
         }
         let asked = if making {
             wanted.kind.creation(&wanted.spec.inputs, vault)
@@ -901,7 +901,7 @@ impl Step {
 }
 
 /// Returns the SHA-256 that tells whether something is still what was applied.
-pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Tree) -> String {
+pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Tree) -> Digest {
     // The canonical JSON of these four, without a copy of the inputs.
     let mut text = br#"{"inputs":"#.to_vec();
     text.extend_from_slice(inputs.text().as_bytes());
@@ -913,11 +913,11 @@ pub(super) fn spec_digest(realm: &str, kind: &str, version: u32, inputs: &Tree) 
     then(",\"type\":", &|text| serde_json::to_writer(text, kind));
     then(",\"version\":", &|text| serde_json::to_writer(text, &version));
     text.push(b'}');
-    digest_of_bytes(&text)
+    Digest::of(&text)
 }
 
 /// Returns the digest of a spec as it stands.
-pub(crate) fn digest_of(spec: &Spec) -> String {
+pub(crate) fn digest_of(spec: &Spec) -> Digest {
     spec_digest(&spec.realm, &spec.kind, spec.version, &spec.inputs)
 }
 
