@@ -2,7 +2,7 @@
 
 mod sample;
 
-use lab_core::execute::disk::FaultyDisk;
+use lab_core::execute::disk::{Disk, FaultyDisk, File};
 use lab_core::execute::journal::{canonical, sha256};
 use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, Opening, Store};
@@ -10,7 +10,9 @@ use lab_core::plan::Verb;
 use lab_core::testing::Bench;
 use sample::{Line, Sample, Says, run_whole};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 const FILE: &str = "lab.journal";
 
@@ -95,21 +97,99 @@ fn a_snapshot_that_was_changed_is_refused_though_its_key_can_be_read() {
     assert!(error.contains("its content does not fit its SHA-256"), "{error}");
 }
 
+/// Returns the state as somebody else would write it, with a hash of its own.
+fn rewritten(disk: &FaultyDisk, text: impl FnOnce(Value) -> Vec<u8>) -> FaultyDisk {
+    let bytes = disk.get(FILE).expect("a state");
+    let snapshot = bytes.split(|byte| *byte == b'\n').nth(1).expect("a snapshot");
+    let text = text(serde_json::from_slice(snapshot).expect("it is JSON"));
+    let mut header = json!({"format": 1, "magic": "lab journal",
+        "snapshot": {"bytes": text.len(), "sha256": sha256(&text)}});
+    header["sha256"] = sha256(&canonical(&header)).into();
+    let rewritten = FaultyDisk::new();
+    rewritten.put(FILE, &[&canonical(&header)[..], b"\n", &text, b"\n"].concat());
+    rewritten
+}
+
 /// Written by another hand, with its own hash: what was handed out would have another key than the state.
 #[test]
 fn a_state_whose_key_stands_where_nobody_looks_for_it_is_refused() {
-    let disk = state(false);
-    let bytes = disk.get(FILE).expect("a state");
-    let text = bytes.split(|byte| *byte == b'\n').nth(1).expect("a snapshot");
-    let mut state: Value = serde_json::from_slice(text).expect("it is JSON");
-    let key = state.as_object_mut().expect("a map").remove("key").expect("a key");
-    let mut moved = canonical(&state);
-    moved.pop();
-    moved.extend_from_slice(format!(",\"key\":{key}}}").as_bytes());
-    let mut header = json!({"format": 1, "magic": "lab journal",
-        "snapshot": {"bytes": moved.len(), "sha256": sha256(&moved)}});
-    header["sha256"] = sha256(&canonical(&header)).into();
-    disk.put(FILE, &[&canonical(&header)[..], b"\n", &moved, b"\n"].concat());
+    let disk = rewritten(&state(false), |mut state| {
+        let key = state.as_object_mut().expect("a map").remove("key").expect("a key");
+        let mut moved = canonical(&state);
+        moved.pop();
+        moved.extend_from_slice(format!(",\"key\":{key}}}").as_bytes());
+        moved
+    });
     let refused = opened(&disk, &keys()).err().expect("it is refused");
     assert!(refused.ends_with("the snapshot is not understood: its key is not where it was written"), "{refused}");
+}
+
+/// Returns a state of some megabytes, behind its key or before it.
+fn large(before: bool) -> FaultyDisk {
+    rewritten(&state(false), |mut state| {
+        let answer = json!("x".repeat(3 << 20));
+        if before {
+            state["answers"] = json!({ "lab::shop::::odd:ask::it": answer });
+        } else {
+            state["outputs"] = answer;
+        }
+        canonical(&state)
+    })
+}
+
+#[test]
+fn a_large_state_is_the_same_wherever_its_key_stands() {
+    for before in [false, true] {
+        let store = opened(&large(before), &keys()).expect("it is sound");
+        assert!(!store.state().secrets.is_empty());
+    }
+}
+
+/// A disk that has read the beginning of a file at once, and all of it when it is told to.
+struct Slow {
+    disk: FaultyDisk,
+    go: Mutex<Receiver<()>>,
+}
+
+impl Disk for Slow {
+    fn place(&self, name: &str) -> String {
+        self.disk.place(name)
+    }
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.go.lock().unwrap().recv().expect("it is told to");
+        self.disk.read(name)
+    }
+    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+        self.disk.head(name, most)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.disk.create(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+}
+
+/// A program can be loaded while a large state is still being read.
+#[test]
+fn the_secrets_are_handed_out_before_all_is_read() {
+    let (tell, go) = channel();
+    let slow = Slow { disk: large(false), go: Mutex::new(go) };
+    let (vault, opening) =
+        Opening::to_look(Arc::new(slow), "lab", keys()).vault().expect("the key is in the beginning");
+    tell.send(()).expect("it waits");
+    let (store, _) = opening.finish().expect("it is sound");
+    assert_eq!(vault.key(), store.vault().key());
 }

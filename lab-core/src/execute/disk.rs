@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync {
     fn place(&self, name: &str) -> String;
     /// Returns the content of a file, or nothing when there is no such file.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Returns how a file begins, up to so many bytes, and how many it has; nothing when there is no such file.
+    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>>;
     /// Returns the names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates an empty file, in place of one of that name.
@@ -111,6 +113,18 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let file = match fs::File::open(self.path(name)?) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = file.metadata()?.len();
+        let mut head = Vec::new();
+        file.take(most as u64).read_to_end(&mut head)?;
+        Ok(Some((head, length)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -566,6 +580,13 @@ impl Disk for FaultyDisk {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         self.operate((Verb::Read, name, 0), |world, _| {
             Ok(world.names.get(name).map(|inode| world.inodes[*inode].cached.clone()))
+        })
+    }
+
+    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+        self.operate((Verb::Read, name, 0), |world, _| {
+            let file = world.names.get(name).map(|inode| &world.inodes[*inode].cached);
+            Ok(file.map(|file| (file[..most.min(file.len())].to_vec(), file.len() as u64)))
         })
     }
 

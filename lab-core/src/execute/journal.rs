@@ -44,6 +44,9 @@ const MAX_ANSWER_DEPTH: usize = 64;
 /// The most bytes of text in what a provider answers: 2 MiB. Sixteen steps may share a frame.
 const MAX_ANSWER: usize = 2 << 20;
 
+/// How much is shown of a snapshot before all of it is read: a large one takes a tenth of a second.
+const HEAD: usize = 64 << 10;
+
 const MAGIC: &str = "lab journal";
 const FRAME_START: &[u8] = b"{\"after\":\"";
 
@@ -74,8 +77,9 @@ pub struct Opened<S = Value> {
     pub cut: Option<Cut>,
 }
 
-/// Who is shown a snapshot that is all there is in a file, before it is proven.
-pub(super) type Early<'a> = &'a mut dyn FnMut(&[u8]);
+/// Who is shown a snapshot that is all there is in a file, or how it begins, before it is proven. Returns whether it has
+/// seen what it looked for; until then it is shown more.
+pub(super) type Early<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 
 /// What a snapshot can be read as.
 pub trait Snapshot: Sized {
@@ -222,7 +226,7 @@ impl Journal {
     /// A torn last frame is cut, and everything that is returned is durable. A journal that does not exist yet is
     /// empty; its file appears with the first [`Journal::append`].
     pub fn open(disk: Arc<dyn Disk>, name: &str) -> Result<(Journal, Opened), JournalError> {
-        Journal::open_early(disk, name, &mut |_| {})
+        Journal::open_early(disk, name, &mut |_| true)
     }
 
     /// Opens the journal as [`Journal::open`] does and reads its snapshot as an `S`, without a tree of it in between.
@@ -273,7 +277,7 @@ impl Journal {
 
     /// Reads the journal of the stack `name` and changes nothing. `cut` tells what a writer would cut.
     pub fn read(disk: &dyn Disk, name: &str) -> Result<Opened, JournalError> {
-        Journal::read_early(disk, name, &mut |_| {})
+        Journal::read_early(disk, name, &mut |_| true)
     }
 
     /// Reads the journal as [`Journal::read`] does, its snapshot as an `S`, and hands out the text of that as
@@ -289,7 +293,7 @@ impl Journal {
     /// Checks the journal of the stack `name` from end to end and changes nothing. Returns nothing when there is none.
     pub fn verify(disk: &dyn Disk, name: &str) -> Result<Option<Report>, JournalError> {
         let file_name = file_name(name);
-        let content = read::<Value>(disk, &file_name, &mut |_| {})?;
+        let content = read::<Value>(disk, &file_name, &mut |_| true)?;
         let Some(bytes) = &content.bytes else { return Ok(None) };
         Ok(Some(Report {
             file: disk.place(&file_name),
@@ -544,6 +548,7 @@ struct Content<S> {
 
 fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Result<Content<S>, JournalError> {
     let file = disk.place(file_name);
+    let shown = show_head(disk, file_name, early);
     let found =
         disk.read(file_name).map_err(|source| JournalError::Disk { attempt: "read", file: file.clone(), source })?;
     let Some(bytes) = found else {
@@ -568,7 +573,7 @@ fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Resu
             let there = bytes.len() - at;
             return Err(damaged("the snapshot", at, format!("it has {length} bytes, only {there} are there")));
         };
-        if bytes.len() == at + text.len() + 1 {
+        if !shown && bytes.len() == at + text.len() + 1 {
             early(text);
         }
         if sha256(text) != hash {
@@ -618,6 +623,14 @@ fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Resu
         at = frame.end;
     }
     Ok(Content { base, sound: at, snapshot_bytes, tip, opened, bytes: Some(bytes) })
+}
+
+/// Shows how a snapshot begins that is all there is in a file. What is wrong with it is said by whoever reads all of it.
+fn show_head(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> bool {
+    let Ok(Some((head, length))) = disk.head(file_name, HEAD) else { return false };
+    let Ok((Some((snapshot, _)), at)) = read_header(&head, file_name) else { return false };
+    let alone = snapshot.checked_add(at as u64 + 1) == Some(length);
+    alone && early(&head[at..])
 }
 
 /// Reads the first line. Returns the snapshot's length and hash, and where the line ends.

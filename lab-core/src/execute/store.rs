@@ -119,7 +119,7 @@ impl Store {
     ) -> Result<(Store, Option<Cut>), StoreError> {
         let mut out = None;
         let (journal, Opened { snapshot, frames, cut }) =
-            Journal::open_early(disk, stack, &mut |text| out = hand_out(text, stack, &keys, early))?;
+            Journal::open_early(disk, stack, &mut |text| hand_out(text, stack, &keys, early, &mut out))?;
         let state = replay(stack, snapshot, frames)?;
         let vault = complete(out, stack, &state, &keys)?;
         let mut store = Store { journal: Some(journal), state, vault, keys, stack: stack.to_owned(), broken: false };
@@ -159,7 +159,7 @@ impl Store {
     ) -> Result<Look, StoreError> {
         let mut out = None;
         let Opened { snapshot, frames, cut } =
-            Journal::read_early(disk, stack, &mut |text| out = hand_out(text, stack, keys, early))?;
+            Journal::read_early(disk, stack, &mut |text| hand_out(text, stack, keys, early, &mut out))?;
         let state = replay(stack, snapshot, frames)?;
         let vault = complete(out, stack, &state, keys)?;
         Ok(Look { state, vault, cut })
@@ -356,13 +356,21 @@ struct HandedOut {
     keys: Option<Keys>,
 }
 
-/// Hands out the secrets of a snapshot once its key of fingerprints is found. What is wrong with the text is said by
-/// whoever reads all of it.
-fn hand_out(text: &[u8], stack: &str, keys: &KeySource, early: &mut dyn FnMut(Vault)) -> Option<HandedOut> {
-    let sealed = snapshot::key(text)?;
-    let (vault, keys) = keyed(sealed.as_deref(), stack, keys).ok()?;
-    early(vault.clone());
-    Some(HandedOut { sealed, vault, keys })
+/// Hands out the secrets of a snapshot once its key of fingerprints is found in what is there of its text. What is wrong
+/// with that is said by whoever reads all of it.
+fn hand_out(
+    text: &[u8],
+    stack: &str,
+    keys: &KeySource,
+    early: &mut dyn FnMut(Vault),
+    out: &mut Option<HandedOut>,
+) -> bool {
+    let Some(sealed) = snapshot::key(text) else { return false };
+    if let Ok((vault, keys)) = keyed(sealed.as_deref(), stack, keys) {
+        early(vault.clone());
+        *out = Some(HandedOut { sealed, vault, keys });
+    }
+    true
 }
 
 /// Returns the secrets of a state: those that were handed out already, where they were. Each is opened when it is asked

@@ -397,6 +397,10 @@ impl Disk for Witness {
         self.operate((DiskVerb::Read, 0), || self.disk.read(name))
     }
 
+    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+        self.operate((DiskVerb::Read, 0), || self.disk.head(name, most))
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.operate((DiskVerb::List, 0), || self.disk.list())
     }
