@@ -8,7 +8,7 @@ use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
 use lab_core::*;
 use std::sync::Arc;
-use yard::{Odd, Shop, Turn, failures, problem, problems, settled, steps, yard};
+use yard::{Odd, Shop, Turn, Upset, failures, problem, problems, settled, steps, yard};
 
 fn odd(name: &str, claims: &[u64]) -> Odd {
     Odd { claims: claims.iter().map(|n| (*n).into()).collect(), ..Odd::new(name, "x") }
@@ -227,4 +227,77 @@ fn what_lost_its_name_has_its_number_until_it_is_gone() {
     bench.up_whole(program((2, "new"), Some(1)));
     assert_eq!(yard.log(), ["delete shop/a", "create shop/b"]);
     settled(&bench, program((2, "new"), Some(1)));
+}
+
+/// A thing that is made anew before the last one goes, or changed in place, and another that it may depend on.
+fn anew(a: (u64, &'static str, Turn), b: Option<u64>) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let b = b.map(|b| shop.resource("b").add(odd("b", &[b])));
+        let line = b.iter().fold(shop.resource("a"), |line, b| line.depends_on(b));
+        line.add(Odd { natural: false, turn: a.2, say: a.1.into(), ..odd("a", &[a.0]) });
+        Ok(())
+    }
+}
+
+/// Returns a yard in which `a` was made anew with the number 2, and the one with 1 is not gone: cut off at a call.
+fn between(call: usize, fault: CallFault) -> (Bench, Arc<yard::Yard>) {
+    let (bench, yard) = yard();
+    bench.up_whole(anew((1, "old", Turn::CreateFirst), None));
+    let trial = Trial { faults: Arc::new(Faults::at(call, fault)), ..Trial::default() };
+    let next = anew((2, "new", Turn::CreateFirst), None);
+    assert!(bench.attempt(next, Verb::Up, &trial).unwrap().stopped);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    assert_eq!(bench.state().condemned.len(), 1);
+    yard.log();
+    (bench, yard)
+}
+
+/// The program was taken back, and what was made took the number of the one that it had replaced, which was still there.
+#[test]
+fn what_takes_its_number_back_waits_for_the_one_that_has_it() {
+    for (call, fault) in [(1, CallFault::StopAfter), (2, CallFault::StopBefore)] {
+        let (bench, yard) = between(call, fault);
+        let before = anew((1, "old", Turn::CreateFirst), None);
+        bench.up_whole(before);
+        let log = yard.log();
+        let had = log.iter().position(|log| log == "delete shop/a");
+        assert!(had < log.iter().position(|log| log == "create shop/a"), "{log:?}");
+        settled(&bench, before);
+    }
+}
+
+/// What was replaced waited for its successor to be changed, though that stood, and the change for who takes its number.
+#[test]
+fn what_was_replaced_goes_as_soon_as_its_successor_stands() {
+    let (bench, yard) = between(2, CallFault::StopBefore);
+    let next = anew((2, "newer", Turn::Update), Some(1));
+    bench.up_whole(next);
+    assert_eq!(yard.log(), ["delete shop/a", "create shop/b", "update shop/a"]);
+    settled(&bench, next);
+}
+
+/// What was begun twice, with another number each time, may have either.
+#[test]
+fn every_number_that_a_change_was_begun_with_may_be_taken() {
+    let (bench, yard) = yard();
+    let (one, nine, five) = (pair((1, "one"), (2, "x")), pair((9, "nine"), (2, "x")), pair((5, "five"), (2, "x")));
+    bench.up_whole(one);
+    let trial = Trial { faults: Arc::new(Faults::at(1, CallFault::StopAfter)), ..Trial::default() };
+    assert!(bench.attempt(nine, Verb::Up, &trial).unwrap().stopped);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    yard.upset("apply", "a", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(five)), ["continue a: it was upset"]);
+    assert!(yard.things().contains(&"shop/a=nine".to_owned()));
+    let other = bench.clone().named("other");
+    for taken in [1, 5, 9] {
+        let theirs = |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("other"));
+            shop.resource("theirs").add(odd("theirs", &[taken]));
+            Ok(())
+        };
+        assert!(problem(&other, theirs).starts_with(&format!("number {taken} of a in stack lab overlaps")));
+    }
+    bench.up_whole(five);
+    other.up_whole(program(&[("theirs", &[9])]));
 }

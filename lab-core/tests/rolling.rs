@@ -8,6 +8,7 @@ use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
 use lab_core::*;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use yard::{Chore, Look, Odd, Shop, Turn, Upset, Yard, failures, settled, yard};
 
 const NAMES: [&str; 4] = ["m1", "m2", "m3", "m4"];
@@ -279,6 +280,102 @@ fn an_interruption_after_a_crash_has_acts_of_its_own() {
     }
 }
 
+/// A member with something done before it is interrupted that bears a name, like the snapshot of a machine.
+fn saved(say: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let missed = Some("m1 takes its place".to_owned());
+        let member = Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new("m1", say) };
+        let member = shop.resource("m1").rolling(&group).add(member);
+        group.before(&shop, member.urn(), "save-m1", Odd::new(&format!("m1 before {say}"), "x"));
+        Ok(())
+    }
+}
+
+/// It exists already: to make it anew failed at every run from then on.
+#[test]
+fn what_was_done_before_and_bears_a_name_is_not_made_twice() {
+    for n in 0..6 {
+        let (bench, yard) = yard();
+        bench.up_whole(saved("old"));
+        yard.log();
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        assert!(bench.attempt(saved("new"), Verb::Up, &trial).unwrap().stopped, "call {n}");
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        bench.up_whole(saved("new"));
+        let made = yard.log().into_iter().filter(|call| call.contains("before")).count();
+        assert_eq!(made, 1, "call {n}");
+        bench.up_whole(saved("newer"));
+        assert!(yard.log().contains(&"create shop/m1 before newer".to_owned()), "call {n}");
+        settled(&bench, saved("newer"));
+    }
+}
+
+/// A member that needs `x`, with windows in which they may be interrupted, and with what is done around it.
+fn kept(say: &'static str, x: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        stack.maintenance(Windows::new(["Sun 20:00-21:00"])?);
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let odd = |name: &str, say: &'static str| {
+            let missed = Some(format!("{name} takes its place"));
+            Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new(name, say) }
+        };
+        let x = shop.resource("x").add(odd("x", x));
+        let member = shop.resource("m1").rolling(&group).depends_on(&x).add(odd("m1", say));
+        group.before(&shop, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+        group.after(&shop, member.urn(), "uncordon-m1", Chore { what: "uncordon m1".into() });
+        group.after(&shop, member.urn(), "wake-m1", Chore { what: "wake m1".into() });
+        Ok(())
+    }
+}
+
+/// The member waited for something that its window held. That it was drained was forgotten, and nobody undid it.
+#[test]
+fn what_is_owed_and_held_is_still_owed() {
+    let sunday = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60);
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(kept("old", "x"));
+    yard.log();
+    let mut n = 0;
+    let (bench, log) = loop {
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        let bench = bench.clone();
+        assert!(bench.attempt(kept("new", "x"), Verb::Up, &trial).unwrap().stopped, "nothing was drained");
+        let log = yard.log();
+        if !log.is_empty() {
+            break (bench.crashed(Crash::Process).seeded(2), log);
+        }
+        n += 1;
+    };
+    assert_eq!(log, ["drain m1"]);
+    bench.clone().at(sunday(12)).up(kept("new", "y"));
+    assert_eq!(yard.log(), [""; 0], "all of it is held");
+    bench.up_whole(kept("old", "x"));
+    let mut log = yard.log();
+    log.sort();
+    assert_eq!(log, ["uncordon m1", "wake m1"]);
+}
+
+/// One of two that come after was done, the other failed. Both were forgotten with the next interruption, which failed.
+#[test]
+fn what_comes_after_and_failed_is_owed_until_the_next_interruption_is_sure() {
+    let sunday = SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + 20 * 3_600 + 60);
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday);
+    bench.up_whole(kept("old", "x"));
+    yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(kept("new", "x"))), ["create wake-m1: it was upset"]);
+    yard.upset("apply", "drain m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(kept("third", "x"))), ["create drain-m1: it was upset"]);
+    yard.log();
+    bench.up_whole(kept("new", "x"));
+    assert!(yard.log().contains(&"wake m1".to_owned()));
+    settled(&bench, kept("new", "x"));
+}
+
 /// A failure leaves a member away; the program changes before the next run.
 #[test]
 fn what_is_away_already_counts_and_goes_first() {
@@ -352,10 +449,10 @@ fn a_member_that_was_being_taken_away_goes_first_and_no_gate_is_asked_of_it() {
     assert_eq!(yard.log(), ["delete shop/m3", "gate", "delete shop/m4", "gate"]);
 }
 
-/// Destroying keeps to no turns. Where it died and the members are wanted after all, the deletion of each was begun, and only a
-/// look tells who has gone: one that still stood was taken away beside it.
+/// Destroying keeps to no turns. Where it died and the members are wanted after all, the deletion of each was begun, and only
+/// a look tells who has gone: one that still stood was taken away beside it, and no gate was asked.
 #[test]
-fn of_members_whose_deletion_was_begun_those_that_stand_come_after_those_that_have_gone() {
+fn of_members_that_a_destroy_began_to_delete_those_that_stand_take_turns() {
     for standing in [vec!["m3"], vec!["m1", "m3"], vec!["m2", "m3"]] {
         let (bench, yard) = applied(Fleet::default());
         for name in &standing {
@@ -372,10 +469,12 @@ fn of_members_whose_deletion_was_begun_those_that_stand_come_after_those_that_ha
         yard.contents().upsets.clear();
         bench.up_whole(Fleet::default().program());
         let log = yard.log();
-        let mut gone = NAMES[..3].iter().filter(|name| !standing.contains(*name)).count();
-        for call in &log {
-            gone = gone + usize::from(call.starts_with("delete")) - usize::from(call.starts_with("ready"));
-            assert!(gone <= 1 || !call.starts_with("delete"), "{standing:?} stood: {log:?}");
+        let turns: Vec<&[String]> = log.split(|call| call == "gate").collect();
+        assert!(turns[0].iter().all(|call| !call.starts_with("delete")), "{standing:?} stood: {log:?}");
+        assert_eq!(turns.len(), standing.len() + 2, "one each, and one behind the last: {log:?}");
+        for (name, turn) in standing.iter().zip(&turns[1..]) {
+            let calls = ["delete", "create", "ready"].map(|verb| format!("{verb} shop/{name}"));
+            assert_eq!(*turn, calls, "{standing:?} stood: {log:?}");
         }
         settled(&bench, Fleet::default().program());
     }

@@ -4,10 +4,11 @@ use super::connect::Connections;
 use super::journal::{storable, storable_tree};
 use super::ledger::Ledger;
 use crate::model::{
-    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Open, Record, Status, Step, Urn,
+    Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Open, Record, State, Status, Step, Urn,
     Warnings, Why, seal_live,
 };
 use crate::plan::{Expected, Observations, Seen, Verdict, judge, known_tree, realm};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::{JoinError, JoinSet};
@@ -17,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How many looks are taken at the same time.
 pub(super) const PARALLEL: usize = 16;
 
-/// Asks the declared reads, looks at the members of rolling groups whose deletion was begun, and, when `refresh` is wanted,
+/// Asks the declared reads, looks at the members of rolling groups that a destroy left behind, and, when `refresh` is wanted,
 /// at everything that is recorded.
 pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refresh: bool) -> Observations {
     let connections = Arc::new(Connections::new(declared.clone(), ledger.clone(), link.clone()));
@@ -50,14 +51,13 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
             observations.answers.insert(node.urn.clone(), answer);
         }
     }
-    let looked_at = |urn: &Urn, record: &Record| {
-        // What is being worked on is settled by the run, not by a look; which turns members take depends on who stands.
-        let settled = record.open.is_none() && !matches!(record.status, Status::Begun | Status::Gone);
-        (refresh && settled) || leaves_a_group(urn, record, &declared)
-    };
     let records: Vec<(Urn, Box<Record>)> = ledger.with(|store| {
-        let records = store.state().records.iter().filter(|(urn, record)| looked_at(urn, record));
-        records.map(|(urn, record)| (urn.clone(), record.clone())).collect()
+        let leaving = leaving(store.state(), &declared);
+        // What is being worked on is settled by the run, not by a look; which turns members take depends on who stands.
+        let settled = |record: &Record| record.open.is_none() && !matches!(record.status, Status::Begun | Status::Gone);
+        let records = store.state().records.iter();
+        let looked_at = records.filter(|(urn, record)| (refresh && settled(record)) || leaving.contains(urn));
+        looked_at.map(|(urn, record)| (urn.clone(), record.clone())).collect()
     });
     let mut looks = JoinSet::new();
     for (urn, record) in records {
@@ -87,14 +87,20 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
     observations
 }
 
-/// Returns true for a member of a rolling group that was up when its deletion was begun: whether it still is, nothing here
-/// tells.
-fn leaves_a_group(urn: &Urn, record: &Record, declared: &Declared) -> bool {
-    let begun = |open: &Open| open.begun.deed == Deed::Delete && open.before.is_none() && open.cursor.is_none();
-    let rolls = || declared.node(urn).is_some_and(|node| node.options.rolling.is_some());
-    record.status == Status::Ready
-        && record.open.as_deref().is_some_and(begun)
-        && (record.spec.rolling.is_some() || rolls())
+/// Returns the members of rolling groups that were up when their deletion was begun, where more were begun than may be away:
+/// a destroy keeps to no turns. Whether they still are, nothing here tells.
+fn leaving<'a>(state: &'a State, declared: &Declared) -> BTreeSet<&'a Urn> {
+    let begun = |record: &Record| record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete);
+    let mut groups: BTreeMap<&str, Vec<(&Urn, &Record)>> = BTreeMap::new();
+    for (urn, record) in state.records.iter().filter(|(_, record)| begun(record)) {
+        if let Some(group) = record.spec.rolling.as_deref() {
+            groups.entry(group).or_default().push((urn, record));
+        }
+    }
+    groups.retain(|group, members| declared.groups.get(*group).is_some_and(|group| members.len() > group.at_most));
+    let unanswered = |open: &Open| open.before.is_none() && open.cursor.is_none();
+    let was_up = |record: &Record| record.status == Status::Ready && record.open.as_deref().is_some_and(unanswered);
+    groups.into_values().flatten().filter(|(_, record)| was_up(record)).map(|(urn, _)| urn).collect()
 }
 
 /// What a look at something showed.
@@ -110,7 +116,7 @@ fn collect(look: Option<Result<Option<Look>, JoinError>>, observations: &mut Obs
     match (leaving, seen) {
         (false, seen) => drop(observations.seen.insert(urn, seen)),
         (true, Seen::There(_)) => drop(observations.standing.insert(urn)),
-        // Gone, or on its way out, or nobody can say: its deletion goes on first, as begun.
+        // Gone, or on its way out, or nobody can say: it is down, as far as is known.
         (true, Seen::Gone | Seen::Foreign(_) | Seen::Unknown(_)) => {}
     }
 }

@@ -427,6 +427,7 @@ impl Operation {
             absent: self.deed.makes() && !self.begun && self.deed != Deed::Import,
             consent: self.consent.clone(),
             behind: false,
+            took: Vec::new(),
         };
         Event::Begin { urn: self.urn.clone(), begun: Box::new(begun) }
     }

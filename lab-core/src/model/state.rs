@@ -316,6 +316,9 @@ pub struct Begun {
     /// True when it was begun with other inputs before: what stands there may have been made from those.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub behind: bool,
+    /// What it was begun with before occupied, and this does not: that may have had its effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub took: Vec<Claim>,
 }
 
 /// What an operation does.
@@ -634,6 +637,7 @@ impl State {
         let again = |record: &mut Record| -> bool {
             let Some(before) = record.open.as_deref().filter(|open| open.begun.op == begun.op) else { return false };
             let before = before.clone();
+            let took = before.begun.occupies().filter(|claim| !begun.spec.claims.contains(claim)).cloned().collect();
             let begun = Begun {
                 deed: before.begun.deed,
                 mark: before.begun.mark,
@@ -642,6 +646,7 @@ impl State {
                 consent: begun.consent.clone().or(before.begun.consent),
                 id: begun.id.clone().or(before.begun.id),
                 behind: before.begun.behind || before.begun.spec.inputs != begun.spec.inputs,
+                took,
                 ..begun.clone()
             };
             record.open = Some(Box::new(Open { begun, cursor: before.cursor, before: before.before }));
@@ -867,11 +872,18 @@ pub fn connection(provider: &str, realm: &str) -> String {
     format!("{provider} at {realm}")
 }
 
+impl Begun {
+    /// Returns what it will occupy, and what it may have taken when it was begun with something else.
+    fn occupies(&self) -> impl Iterator<Item = &Claim> {
+        self.spec.claims.iter().chain(&self.took)
+    }
+}
+
 impl Record {
     /// Returns what it occupies, or may: what was begun with it may have had its effect. Its share of a room counts once.
     pub(crate) fn occupies(&self) -> impl Iterator<Item = &Claim> {
         let begun = std::iter::successors(self.open.as_deref(), |open| open.before.as_deref());
-        let begun = begun.flat_map(|open| &open.begun.spec.claims);
+        let begun = begun.flat_map(|open| open.begun.occupies());
         let adds =
             |claim: &&Claim| !matches!(claim.hold, Hold::Room | Hold::Share) && !self.spec.claims.contains(claim);
         self.spec.claims.iter().chain(begun.filter(adds))

@@ -147,7 +147,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     if !request.targets.is_empty() {
         held.retain(|held| request.targets.iter().any(|target| select::names(&held.step.urn, target)));
     }
-    let steps = roll::roll(steps, declared, state, &seen.standing, &mut problems);
+    let steps = roll::roll(steps, declared, state, &seen.standing, &held, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, state, &mut problems);
     // A part notes nothing of the rest: what a note lifts, a protection among it, was not asked for.
     let mut notes = if partial { Vec::new() } else { notes };
@@ -283,15 +283,26 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Plans something that happens once to happen again: what is recorded of the last time is forgotten.
+    /// Plans something to be made again beside what is recorded of the last time, which is forgotten. What bears the same
+    /// identity is the same thing: there is no other, and it is finished where it is not.
     pub(super) fn anew(&mut self, n: usize, why: &str) {
         let node = &self.declared.nodes[n];
         let (NodeKind::Resource(kind), Some(record)) = (&node.kind, self.pairs.recorded[n]) else {
             return self.node(n);
         };
         let Some(wanted) = self.wanted(n, kind) else { return };
-        self.forget(&node.urn, record, true, why);
-        self.create(wanted, Vec::new());
+        let open = record.open.as_deref();
+        let id = record.id.as_ref().or(open.and_then(|open| open.begun.id.as_ref()));
+        match (id, &wanted.id) {
+            (Some(id), Some(other)) if id == other => match (record.status, open) {
+                (Status::Ready, None) => {}
+                (Status::Ready | Status::Made | Status::Begun | Status::Gone, _) => self.node(n),
+            },
+            _ => {
+                self.forget(&node.urn, record, true, why);
+                self.create(wanted, Vec::new());
+            }
+        }
     }
 
     /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.

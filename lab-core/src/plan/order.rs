@@ -2,7 +2,7 @@
 
 use super::claims::Holders;
 use super::plan::{Action, After, Problem, Step, needs};
-use crate::model::{Edge, State, Urn};
+use crate::model::{Edge, Record, State, Status, Urn};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +37,20 @@ pub(super) fn order(
             after[who].entry(what).or_insert(created);
         }
     };
+    let lost_its_name = |step: &Step| step.mark.as_ref().and_then(|mark| state.condemned.get(mark));
+    // A superseded or condemned thing goes when its successor stands, unless it has what that takes; otherwise it makes room
+    // first.
+    let room_first = |remove: usize, make: usize| {
+        let claims = || steps[make].spec.iter().flat_map(|spec| &spec.claims);
+        let has = |old: &Record| claims().any(|claim| old.occupies().any(|taken| taken.clashes(claim)));
+        let outlives = matches!(steps[make].action, Action::Supersede) || condemned(&steps[remove]);
+        !outlives || lost_its_name(&steps[remove]).is_some_and(|old| has(&old.record))
+    };
+    // What stands already stands when it is changed.
+    let succeeded = |step: &Step| {
+        let stands = |record: &Record| record.status == Status::Ready && record.open.is_none();
+        lost_its_name(step).is_some() && state.record(&step.urn).is_some_and(stands)
+    };
     for (n, step) in steps.iter().enumerate() {
         if step.makes() {
             let edges = step.spec.as_ref().map(|spec| &spec.edges).into_iter().chain(more.get(&step.urn));
@@ -47,11 +61,10 @@ pub(super) fn order(
             }
         }
         for remove in removes.get(&step.urn).into_iter().flatten().copied().filter(|_| step.makes()) {
-            // A superseded or condemned thing goes when its successor stands; otherwise it makes room first.
-            if matches!(step.action, Action::Supersede) || condemned(&steps[remove]) {
-                wait(remove, n, false);
-            } else {
+            if room_first(remove, n) {
                 wait(n, remove, false);
+            } else if !succeeded(&steps[remove]) {
+                wait(remove, n, false);
             }
         }
     }
@@ -79,17 +92,12 @@ pub(super) fn order(
                         wait(remove, gone, false);
                     }
                 }
-                if let Some(make) = makes.get(urn).copied().filter(|_| own.is_empty()) {
-                    let successor = makes.get(&edge.to);
-                    let room_first = successor.is_some_and(|make| {
-                        !matches!(steps[*make].action, Action::Supersede) && !condemned(&steps[remove])
-                    });
-                    if !room_first {
-                        wait(remove, make, false);
-                        // What is superseded needs it until it is gone.
-                        let superseded = matches!(steps[make].action, Action::Supersede);
-                        old.iter().filter(|_| superseded).for_each(|old| wait(remove, *old, false));
-                    }
+                let makes_room = makes.get(&edge.to).is_some_and(|successor| room_first(remove, *successor));
+                if let Some(make) = makes.get(urn).copied().filter(|_| own.is_empty() && !makes_room) {
+                    wait(remove, make, false);
+                    // What is superseded needs it until it is gone.
+                    let superseded = matches!(steps[make].action, Action::Supersede);
+                    old.iter().filter(|_| superseded).for_each(|old| wait(remove, *old, false));
                 }
             }
         }

@@ -233,7 +233,7 @@ pub struct Observations {
     pub seen: BTreeMap<Urn, Seen>,
     /// Answers to reads.
     pub answers: BTreeMap<Urn, Value>,
-    /// Members of rolling groups whose deletion was begun, and that were still there.
+    /// Members of rolling groups that a destroy began to delete, and that were still there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub standing: BTreeSet<Urn>,
 }

@@ -2,7 +2,7 @@
 
 use super::make::Planner;
 use super::order;
-use super::plan::{Action, After, Problem, Step};
+use super::plan::{Action, After, HeldStep, Problem, Step};
 use crate::model::{Declared, Edge, EdgeKind, Node, Record, State, Status, Urn, When};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,22 +68,10 @@ struct Member {
     urn: Urn,
     first: Vec<usize>,
     last: Vec<usize>,
-    /// An operation on it is open: it is down already, as far as is known, and no gate can be asked of it.
+    /// An operation on it is open, and it was not seen to stand: it is down already, and no gate can be asked of it.
     down: bool,
-    /// It was seen to stand, though its deletion was begun.
-    stands: bool,
     /// It is declared and nothing is recorded of it: new, or between the two halves of a replacement that was cut off.
     missing: bool,
-}
-
-/// How far a member is away before its turn; in this order they come up again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Away {
-    Down,
-    Missing,
-    /// It stands, and what was begun takes it away.
-    Leaving,
-    Not,
 }
 
 impl Member {
@@ -93,16 +81,17 @@ impl Member {
 }
 
 /// Puts the disruptive steps of each group in turns, with gates between them. `standing` are those whose deletion was begun
-/// and that were seen to be there all the same.
+/// and that were seen to be there all the same, `held` is what is not done now.
 pub(super) fn roll(
     mut steps: Vec<Step>,
     declared: &Declared,
     state: &State,
     standing: &BTreeSet<Urn>,
+    held: &[HeldStep],
     problems: &mut Vec<Problem>,
 ) -> Vec<Step> {
     let before = steps.len();
-    forget_acts(&mut steps, declared, state);
+    forget_acts(&mut steps, declared, state, held);
     for group in declared.groups.values() {
         let members = members(&steps, declared, state, standing, &group.name);
         if members.is_empty() {
@@ -168,7 +157,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let own: Vec<usize> = by_name.get(&node.urn).cloned().unwrap_or_default();
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
         let record = state.records.get(&node.urn);
-        let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+        let unsettled = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+        let down = unsettled && !standing.contains(&node.urn);
         let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;
@@ -178,8 +168,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
         known.insert(&node.urn);
-        let stands = standing.contains(&node.urn);
-        members.push(Member { urn: node.urn.clone(), first, last, down, stands, missing });
+        members.push(Member { urn: node.urn.clone(), first, last, down, missing });
     }
     // A member whose line is gone is taken away in its turn as well.
     for (n, step) in steps.iter().enumerate() {
@@ -187,11 +176,9 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
         let deleted = matches!(step.action, Action::Delete { condemned: false, .. });
         if member && deleted && known.insert(&step.urn) {
-            let (urn, own) = (step.urn.clone(), vec![n]);
-            let down = record.is_some_and(|record| record.open.is_some());
+            let down = record.is_some_and(|record| record.open.is_some()) && !standing.contains(&step.urn);
             rolls = true;
-            let stands = standing.contains(&urn);
-            members.push(Member { urn, first: own.clone(), last: own, down, stands, missing: false });
+            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down, missing: false });
         }
     }
     // Where nobody is taken away, those that are still being made need no turns.
@@ -203,8 +190,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
 }
 
 /// Puts members in the order of their turns: none before those that it waits for anyway. What is down already counts, and
-/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan. Of those whose
-/// deletion was begun, as a `destroy` that died leaves all of them, who still stands comes after who has gone.
+/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan.
 fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
     let mut of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (n, member) in members.iter().enumerate() {
@@ -226,20 +212,15 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
             needs
         })
         .collect();
-    let away = |member: &Member| match member {
-        Member { down: true, stands: false, .. } => Away::Down,
-        Member { missing: true, .. } => Away::Missing,
-        Member { down: true, stands: true, .. } => Away::Leaving,
-        Member { down: false, .. } => Away::Not,
-    };
-    let mut left: BTreeSet<(Away, usize)> = members.iter().enumerate().map(|(n, member)| (away(member), n)).collect();
+    let mut left: BTreeSet<(bool, bool, usize)> =
+        members.iter().enumerate().map(|(n, member)| (!member.down, !member.missing, n)).collect();
     let mut taken: BTreeSet<usize> = BTreeSet::new();
     let mut order = Vec::new();
     while let Some(first) = left.first().copied() {
-        let next = left.iter().copied().find(|(_, n)| needs[*n].is_subset(&taken)).unwrap_or(first);
+        let next = left.iter().copied().find(|(.., n)| needs[*n].is_subset(&taken)).unwrap_or(first);
         left.remove(&next);
-        taken.insert(next.1);
-        order.push(next.1);
+        taken.insert(next.2);
+        order.push(next.2);
     }
     let mut members: Vec<Option<Member>> = members.into_iter().map(Some).collect();
     order.into_iter().filter_map(|n| members[n].take()).collect()
@@ -250,8 +231,8 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
 ///
 /// Where an earlier interruption left acts behind, these are forgotten first. Wherever that stops, it is known whether what
 /// comes before is in effect, and what comes after is owed as long as it may be: what came before is forgotten before what
-/// came after, and what came after and did not end only once what comes before is done again.
-fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
+/// came after, and that, unless all of it ended, only once what comes before is done again.
+fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: &[HeldStep]) {
     let mut by_member: BTreeMap<&Urn, Vec<(&Node, When)>> = BTreeMap::new();
     for node in &declared.nodes {
         if let Some(act) = &node.options.act {
@@ -264,12 +245,20 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
     let mut by_name: BTreeMap<Urn, Vec<usize>> = BTreeMap::new();
     steps.iter().enumerate().for_each(|(n, step)| by_name.entry(step.urn.clone()).or_default().push(n));
     let of = |urn: &Urn| by_name.get(urn).into_iter().flatten().copied();
+    let held: BTreeSet<&Urn> = held.iter().map(|held| &held.step.urn).collect();
     for (member, acts) in by_member {
+        // What is owed and held is still owed.
+        if acts.iter().any(|(node, _)| held.contains(&node.urn)) {
+            continue;
+        }
         let own: Vec<usize> = of(member).collect();
+        let ended = |it: &Record| it.status == Status::Ready && it.open.is_none();
+        let done = |node: &Node| state.record(&node.urn).is_some_and(ended);
+        let owed = acts.iter().any(|(node, when)| *when == When::After && !done(node));
         let (mut before, mut after, mut kept) = (Around::default(), Around::default(), Vec::new());
         for (node, when) in &acts {
             let around = if *when == When::Before { &mut before } else { &mut after };
-            let open = state.records.get(&node.urn).is_some_and(|record| record.open.is_some());
+            let open = *when == When::After && owed;
             for n in of(&node.urn) {
                 match steps[n].makes() {
                     true => around.made.push(n),
@@ -312,7 +301,8 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State) {
 #[derive(Default)]
 struct Around {
     made: Vec<usize>,
-    /// What an earlier interruption left of them is forgotten: what ended, and what did not.
+    /// What an earlier interruption left of them is forgotten: of what comes after as `ended` where all of it was done, else as
+    /// `open`.
     ended: Vec<usize>,
     open: Vec<usize>,
 }
