@@ -7,6 +7,7 @@ mod claim;
 mod declare;
 mod digest;
 mod erased;
+mod event;
 mod input;
 mod link;
 mod net;
@@ -14,6 +15,7 @@ mod options;
 mod output;
 mod placed;
 mod provider;
+mod record;
 mod rolling;
 mod scope;
 mod secret;
@@ -30,6 +32,7 @@ pub use claim::{Claim, Hold, Lock};
 pub use declare::{Declared, Edge, EdgeKind, Node, NodeKind, Place, ProviderNode};
 pub use digest::Digest;
 pub use erased::{AnyClient, ErasedOp, ErasedProvider, ErasedQuery, ErasedType, Nature, Types, Vocabulary};
+pub use event::{Ended, Event, Illegal};
 pub use input::Input;
 pub use link::{Clock, Link, Route};
 pub use net::{Host, Range, Subnet};
@@ -40,15 +43,13 @@ pub use provider::{
     Change, Class, Cursor, Data, Effect, Error, Found, Id, Impact, Made, Op, Order, Owner, Provider, Query, Realm,
     Resource, Result, Step, Warnings, Why,
 };
+pub use record::{Begun, Deed, Made as MadeRecord, Mark, Open, Record, Spec, Status};
 pub use rolling::{Act, Gate, Group, Rolling, When};
 pub use scope::{
     Component, Declare, DeclareComponent, Handle, Neighbour, Neighbours, Prerequisite, ProgramError, Scope, Stack,
 };
 pub use secret::Secret;
-pub use state::{
-    Begun, Condemned, Deed, Ended, Event, Illegal, Made as MadeRecord, Mark, Open, ProviderRecord, Record, Run, Spec,
-    State, Status, connection,
-};
+pub use state::{Condemned, ProviderRecord, Run, State, connection};
 pub use tree::Tree;
 pub use urn::{Path, Urn};
 pub use value::{Compute, Expression, Lookup, Unresolved, Vault, canonical, digest, markers, redact, reveal};
