@@ -5,7 +5,7 @@
 //! reason to flush for each: whatever is ready at the same moment is one frame.
 
 use super::operate::{Ground, Operation};
-use super::run::Work;
+use super::work::Work;
 use crate::model::{Deed, Event, Step};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;

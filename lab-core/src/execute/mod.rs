@@ -24,6 +24,8 @@ mod shelf;
 mod simulator;
 mod snapshot;
 mod store;
+mod turns;
+mod work;
 
 pub use dial::dial;
 pub use faults::{CallFault, Faults};

@@ -3,6 +3,7 @@
 //! The plan is data. Execution only walks it; where something cannot be known before, the plan says which outcomes it
 //! permits, and [`resolve`] is called again when the values are there.
 
+mod change;
 mod claims;
 mod diff;
 mod drift;
