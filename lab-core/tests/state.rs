@@ -20,7 +20,7 @@ fn urn(name: &str) -> Urn {
 fn spec() -> Spec {
     serde_json::from_value(json!({
         "kind": "memory:thing", "version": 1, "provider": "rack", "realm": "memory rack", "inputs": { "name": "a" },
-        "digest": "d", "place": Place { file: "main.rs".into(), line: 1 },
+        "digest": "", "place": Place { file: "main.rs".into(), line: 1 },
     }))
     .unwrap()
 }
