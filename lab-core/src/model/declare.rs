@@ -139,11 +139,39 @@ pub struct ProviderNode {
 
 /// A dependency.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Edge {
     /// What is needed.
     pub to: Urn,
     /// In which way.
     pub kind: EdgeKind,
+}
+
+/// How a dependency is written: what is needed alone where a value of it is. Most are of that kind, and the words around them
+/// would be a tenth of a state.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a dependency says what is needed, and in which way")]
+enum Written {
+    Value(Urn),
+    Else { kind: EdgeKind, to: Urn },
+}
+
+impl From<Edge> for Written {
+    fn from(edge: Edge) -> Written {
+        match edge {
+            Edge { to, kind: EdgeKind::Value } => Written::Value(to),
+            Edge { to, kind } => Written::Else { kind, to },
+        }
+    }
+}
+
+impl From<Written> for Edge {
+    fn from(written: Written) -> Edge {
+        match written {
+            Written::Value(to) => Edge { to, kind: EdgeKind::Value },
+            Written::Else { kind, to } => Edge { to, kind },
+        }
+    }
 }
 
 /// In which way something is needed.
@@ -175,5 +203,29 @@ impl Node {
             NodeKind::Resource(kind) => Some(kind),
             NodeKind::Read(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_needed_is_read_as_it_was_written_and_as_it_was_written_before() {
+        let to = Urn::new("lab", "rack", &[], "memory:thing", "a");
+        for (kind, written) in [
+            (EdgeKind::Value, json!(to)),
+            (EdgeKind::After, json!({"kind": "after", "to": to})),
+            (EdgeKind::Created, json!({"kind": "created", "to": to})),
+            (EdgeKind::Container, json!({"kind": "container", "to": to})),
+        ] {
+            let edge = Edge { to: to.clone(), kind };
+            assert_eq!(serde_json::to_value(&edge).expect("it can be written"), written);
+            assert_eq!(serde_json::from_value::<Edge>(written).expect("it was written"), edge);
+        }
+        let before = json!({"kind": "value", "to": to});
+        let edge = serde_json::from_value::<Edge>(before).expect("it was written before");
+        assert_eq!(edge, Edge { to, kind: EdgeKind::Value });
     }
 }

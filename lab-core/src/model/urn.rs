@@ -57,17 +57,15 @@ impl Serialize for Urn {
 
 impl<'de> Deserialize<'de> for Urn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Urn, D::Error> {
+        /// A name out of a file.
+        struct Read(Urn);
+        impl From<&str> for Read {
+            fn from(text: &str) -> Read {
+                Read(Urn(shared(&READ, text)))
+            }
+        }
         let Read(urn) = read_text(deserializer, "a URN")?;
         Ok(urn)
-    }
-}
-
-/// A name out of a file.
-struct Read(Urn);
-
-impl From<&str> for Read {
-    fn from(text: &str) -> Read {
-        Read(Urn(shared(&READ, text)))
     }
 }
 
