@@ -166,7 +166,7 @@ pub(crate) fn endpoint_host(url: &str) -> Option<&str> {
 ///
 /// The parser's message, with the place.
 pub fn parse(text: &str) -> Result<Vec<Yaml>, String> {
-    Ok(Yaml::parse(text)?.into_iter().filter(|document| *document != Yaml::Null).collect())
+    Yaml::parse(text)
 }
 
 /// Tells which document this is: empty for the main one, else its kind, with its name where it has one
