@@ -14,8 +14,8 @@ use lab::execute::{CallFault, Faults};
 use lab::plan::Verb;
 use lab::sim::{self, Fault};
 use microk8s::essence::differences;
+use microk8s::site::each;
 use microk8s::{Dev, consistent, lines};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The undisturbed `up`: its world, how many calls the engine made, which operations of the disk were writes, and which
@@ -119,18 +119,7 @@ fn same(world: &[String]) -> Result<(), String> {
 #[test]
 fn an_environment_goes_on_wherever_its_up_stopped() {
     let points = points();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(point) = points.get(next.fetch_add(1, Ordering::SeqCst)) {
-            done.push((point, point.check()));
-        }
-        done
-    };
-    let done: Vec<_> = std::thread::scope(|scope| {
-        let workers = [scope.spawn(work), scope.spawn(work)];
-        workers.into_iter().flat_map(|worker| worker.join().expect("a crash point panicked")).collect()
-    });
+    let done = each(&points, |point| point.check());
     let failed: Vec<_> =
         done.iter().filter_map(|(point, done)| Some(format!("{point:?}: {}", done.as_ref().err()?))).collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), done.len(), failed.join("\n"));

@@ -6,12 +6,12 @@
 mod homelab;
 
 use homelab::essence::differences;
+use homelab::site::each;
 use homelab::{HomeLab, consistent, essence};
 use lab::execute::disk::{Crash, Fault as DiskFault, Verb as DiskVerb};
 use lab::execute::{CallFault, Faults};
 use lab::plan::Verb;
 use lab::sim::{self, Fault};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The undisturbed `up`: its world, how many calls it made, and which operations of the disk were writes.
@@ -98,18 +98,7 @@ fn same(world: &[String]) -> Result<(), String> {
 #[test]
 fn the_home_lab_goes_on_over_sockets_wherever_its_up_stopped() {
     let Undisturbed { calls, writes, .. } = undisturbed();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(point) = SAMPLE.get(next.fetch_add(1, Ordering::SeqCst)) {
-            done.push((point, point.check()));
-        }
-        done
-    };
-    let done: Vec<_> = std::thread::scope(|scope| {
-        let workers = [scope.spawn(work), scope.spawn(work)];
-        workers.into_iter().flat_map(|worker| worker.join().expect("a crash point panicked")).collect()
-    });
+    let done = each(&SAMPLE, |point| point.check());
     let failed: Vec<_> =
         done.iter().filter_map(|(point, done)| Some(format!("{point:?}: {}", done.as_ref().err()?))).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

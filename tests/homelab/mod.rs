@@ -1,104 +1,49 @@
-//! The home lab of `examples/homelab.rs` on its simulated rack, over sockets: one `up` or `destroy` at a time.
+//! The home lab of `examples/homelab.rs` on its simulated rack.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use lab::execute::disk::FaultyDisk;
-use lab::execute::seal::{Ids, Keys};
-use lab::execute::{Faults, KeySource, Ledger, Options, Report, Store, execute, observe};
-use lab::plan::{self, Plan, Request, Verb};
-use lab::sim::Running;
-use lab::{Link, Stack};
+use lab::sim::Rack;
+use lab::{Declared, Stack, Vault};
 use serde_json::{Value, json};
+use site::{Program, Site};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use tokio::runtime::{Builder, Runtime};
 
 #[path = "../essence/mod.rs"]
 pub(crate) mod essence;
 #[allow(dead_code, reason = "its `main` is not called here")]
 #[path = "../../examples/homelab.rs"]
 pub(crate) mod example;
+#[path = "../site/mod.rs"]
+pub(crate) mod site;
 
-/// The home lab's rack, switched on, with a state in memory. The rack lives on, whatever becomes of a run.
-pub(crate) struct HomeLab {
-    pub(crate) running: Running,
-    pub(crate) disk: FaultyDisk,
-    keys: Keys,
-    // After what runs on it.
-    pub(crate) runtime: Runtime,
-}
+/// The home lab's rack, with the home lab on it.
+pub(crate) type HomeLab = Site<Home>;
 
-impl HomeLab {
-    pub(crate) fn new(options: lab::sim::Options) -> HomeLab {
-        let runtime = runtime();
-        let running = runtime.block_on(example::rack().start(options)).expect("the rack starts");
-        HomeLab { running, disk: FaultyDisk::new(), keys: Keys::throwaway(), runtime }
+/// The home lab.
+pub(crate) struct Home;
+
+impl Program for Home {
+    const STACK: &'static str = "homelab";
+
+    fn rack() -> Rack {
+        example::rack()
     }
 
-    /// Runs a verb in a process of its own, as far as the network can tell: what it leaves in flight dies with it.
-    pub(crate) fn run(&self, verb: Verb, faults: &Arc<Faults>) -> Result<Report, String> {
-        let process = runtime();
-        let report = process.block_on(async {
-            let (plan, declared, ledger, link) = self.plan(verb, false).await?;
-            if !plan.problems.is_empty() {
-                return Err(format!("{:?}", plan.problems));
-            }
-            let options = Options { faults: faults.clone(), ids: Arc::new(Ids::random()), ..Options::default() };
-            let report = execute(&plan, declared, ledger.clone(), link, options).await;
-            if !report.stopped {
-                ledger.close().map_err(|error| error.to_string())?;
-            }
-            Ok(report)
-        });
-        process.shutdown_background();
-        report
+    fn declare(secrets: Vault) -> Result<Declared, String> {
+        let declared = Stack::load(Home::STACK, None, secrets, BTreeMap::new(), example::homelab);
+        declared.map_err(|error| error.to_string())
     }
 
-    /// Runs a verb undisturbed and to its end.
-    pub(crate) fn run_whole(&self, verb: Verb) -> Result<(), String> {
-        let report = self.run(verb, &Arc::default())?;
-        let unfinished = format!("{verb} was not complete: {:#?}\n{:?}", report.failed, report.not_started);
-        if report.complete() { Ok(()) } else { Err(unfinished) }
+    fn part(world: Value) -> Value {
+        world
     }
 
-    /// The plan of another `up`, having looked at everything.
-    pub(crate) fn second_plan(&self) -> Result<Plan, String> {
-        runtime().block_on(async { Ok(self.plan(Verb::Up, true).await?.0) })
+    fn consistent(world: &Value) -> Result<(), String> {
+        consistent(world)
     }
 
-    async fn plan(&self, verb: Verb, refresh: bool) -> Result<(Plan, Arc<lab::Declared>, Ledger, Link), String> {
-        let link = self.running.link();
-        let keys = KeySource::Given(self.keys.clone());
-        let opened = Store::open(Arc::new(self.disk.clone()), "homelab", keys);
-        let (store, _) = opened.map_err(|error| error.to_string())?;
-        let declared = Stack::load("homelab", None, store.vault().clone(), BTreeMap::new(), example::homelab);
-        let declared = Arc::new(declared.map_err(|error| error.to_string())?);
-        let ledger = Ledger::new(store, link.clock.clone());
-        let seen = observe(declared.clone(), &ledger, &link, refresh).await;
-        let request = Request { verb, targets: Vec::new(), now: link.clock.now(), foreign: Vec::new() };
-        let plan = ledger.with(|store| plan::plan(&declared, store.state(), &seen, &request));
-        Ok((plan, declared, ledger, link))
+    fn lines(world: &Value) -> Vec<String> {
+        essence(world)
     }
-
-    /// The whole simulated world.
-    pub(crate) fn world(&self) -> Value {
-        let _on_its_clock = self.runtime.enter();
-        self.running.world()
-    }
-
-    /// What has to hold after every `up` that was complete: the world, without what differs from run to run.
-    pub(crate) fn settled(&self) -> Result<Vec<String>, String> {
-        let plan = self.second_plan()?;
-        if !plan.is_empty() {
-            return Err(format!("the second plan is not empty:\n{}", plan::text(&plan)));
-        }
-        let world = self.world();
-        consistent(&world)?;
-        Ok(essence(&world))
-    }
-}
-
-fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// The world as lines: the machines, the clusters, every Kubernetes object with its spec. Keys, and names and numbers
