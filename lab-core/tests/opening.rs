@@ -2,7 +2,7 @@
 
 mod sample;
 
-use lab_core::execute::disk::{Disk, FaultyDisk, File};
+use lab_core::execute::disk::{Disk, FaultyDisk, File, Reading};
 use lab_core::execute::journal::{canonical, sha256};
 use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, Opening, Store};
@@ -148,7 +148,7 @@ fn a_large_state_is_the_same_wherever_its_key_stands() {
 /// A disk that has read the beginning of a file at once, and all of it when it is told to.
 struct Slow {
     disk: FaultyDisk,
-    go: Mutex<Receiver<()>>,
+    go: Arc<Mutex<Receiver<()>>>,
 }
 
 impl Disk for Slow {
@@ -156,11 +156,17 @@ impl Disk for Slow {
         self.disk.place(name)
     }
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.go.lock().unwrap().recv().expect("it is told to");
         self.disk.read(name)
     }
-    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
-        self.disk.head(name, most)
+    fn open(&self, name: &str, most: usize) -> io::Result<Option<Reading>> {
+        let Some(Reading { head, length, .. }) = self.disk.open(name, most)? else { return Ok(None) };
+        let (disk, name, go) = (self.disk.clone(), name.to_owned(), self.go.clone());
+        let rest = move |all: &mut Vec<u8>| {
+            go.lock().unwrap().recv().expect("it is told to");
+            all.extend(&disk.get(&name).unwrap()[most..]);
+            Ok(())
+        };
+        Ok(Some(Reading::new(head, length, rest)))
     }
     fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list()
@@ -186,7 +192,7 @@ impl Disk for Slow {
 #[test]
 fn the_secrets_are_handed_out_before_all_is_read() {
     let (tell, go) = channel();
-    let slow = Slow { disk: large(false), go: Mutex::new(go) };
+    let slow = Slow { disk: large(false), go: Arc::new(Mutex::new(go)) };
     let (vault, opening) =
         Opening::to_look(Arc::new(slow), "lab", keys()).vault().expect("the key is in the beginning");
     tell.send(()).expect("it waits");

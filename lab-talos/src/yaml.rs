@@ -1,7 +1,8 @@
 //! An ordered YAML tree, written the way Go's yaml.v3 writes it.
 //!
 //! Talos prints its configurations with that library (indent 4, keys in the order of the structs). Writing the same
-//! bytes makes our output comparable with `talosctl`'s, and a diff of the two empty.
+//! bytes makes our output comparable with `talosctl`'s, and a diff of the two empty. Only keys that no configuration has, of
+//! several lines or of more than 128 bytes, are written in a way of our own.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -168,8 +169,8 @@ fn write_entries(text: &mut String, entries: &[(String, Yaml)], indent: usize) {
     }
 }
 
-/// Writes a key up to its colon. One that is long stands behind a question mark, as yaml.v3 has it: readers look no further
-/// than 1,024 characters for the colon of any other.
+/// Writes a key up to its colon. One that is long stands behind a question mark, as with yaml.v3: readers look no further than
+/// 1,024 characters for the colon of any other.
 fn write_key(text: &mut String, key: &str, indent: usize) {
     let long = key.len() > SIMPLE;
     text.push_str(if long { "? " } else { "" });

@@ -20,8 +20,8 @@ pub trait Disk: Send + Sync {
     fn place(&self, name: &str) -> String;
     /// Returns the content of a file, or nothing when there is no such file.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Returns how a file begins, up to so many bytes, and how many it has; nothing when there is no such file.
-    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>>;
+    /// Opens a file to be read and reads how it begins, up to so many bytes; nothing when there is no such file.
+    fn open(&self, name: &str, most: usize) -> io::Result<Option<Reading>>;
     /// Returns the names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates an empty file, in place of one of that name.
@@ -34,6 +34,32 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// A file of which the beginning was read. What is read of it is the file that was opened, as long as it was then, whatever
+/// has taken its name meanwhile.
+pub struct Reading {
+    /// How it begins.
+    pub head: Vec<u8>,
+    /// How many bytes it has.
+    pub length: u64,
+    rest: Box<Rest>,
+}
+
+type Rest = dyn FnOnce(&mut Vec<u8>) -> io::Result<()>;
+
+impl Reading {
+    /// Returns a file that begins with `head` and has so many bytes; `rest` appends the others.
+    pub fn new(head: Vec<u8>, length: u64, rest: impl FnOnce(&mut Vec<u8>) -> io::Result<()> + 'static) -> Reading {
+        Reading { head, length, rest: Box::new(rest) }
+    }
+
+    /// Reads all of it.
+    pub fn all(self) -> io::Result<Vec<u8>> {
+        let mut all = self.head;
+        (self.rest)(&mut all)?;
+        Ok(all)
+    }
 }
 
 /// A file that grows at its end.
@@ -115,7 +141,7 @@ impl Disk for RealDisk {
         }
     }
 
-    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+    fn open(&self, name: &str, most: usize) -> io::Result<Option<Reading>> {
         let file = match fs::File::open(self.path(name)?) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -123,8 +149,13 @@ impl Disk for RealDisk {
         };
         let length = file.metadata()?.len();
         let mut head = Vec::new();
-        file.take(most as u64).read_to_end(&mut head)?;
-        Ok(Some((head, length)))
+        (&file).take(most as u64).read_to_end(&mut head)?;
+        let left = length.saturating_sub(head.len() as u64);
+        let rest = move |all: &mut Vec<u8>| {
+            all.reserve_exact(usize::try_from(left).unwrap_or_default());
+            file.take(left).read_to_end(all).map(|_| ())
+        };
+        Ok(Some(Reading::new(head, length, rest)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -583,11 +614,15 @@ impl Disk for FaultyDisk {
         })
     }
 
-    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
-        self.operate((Verb::Read, name, 0), |world, _| {
-            let file = world.names.get(name).map(|inode| &world.inodes[*inode].cached);
-            Ok(file.map(|file| (file[..most.min(file.len())].to_vec(), file.len() as u64)))
-        })
+    fn open(&self, name: &str, most: usize) -> io::Result<Option<Reading>> {
+        let file = self.read(name)?;
+        Ok(file.map(|mut head| {
+            let (length, rest) = (head.len() as u64, head.split_off(most.min(head.len())));
+            Reading::new(head, length, move |all| {
+                all.extend(rest);
+                Ok(())
+            })
+        }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

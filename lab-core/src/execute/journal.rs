@@ -18,7 +18,7 @@
 //!
 //! What is deliberately not here: the meaning of a record, and the decision when to compact.
 
-use super::disk::{Disk, File, publish, stage, temporary};
+use super::disk::{Disk, File, Reading, publish, stage, temporary};
 pub use crate::model::canonical;
 use crate::model::{Tree, hex};
 use serde_json::{Value, json};
@@ -548,14 +548,14 @@ struct Content<S> {
 
 fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Result<Content<S>, JournalError> {
     let file = disk.place(file_name);
-    let shown = show_head(disk, file_name, early);
-    let found =
-        disk.read(file_name).map_err(|source| JournalError::Disk { attempt: "read", file: file.clone(), source })?;
-    let Some(bytes) = found else {
+    let failed = |source| JournalError::Disk { attempt: "read", file: file.clone(), source };
+    let Some(reading) = disk.open(file_name, HEAD).map_err(failed)? else {
         let tip = tip_of(&base(None));
         let opened = Opened { snapshot: None, frames: Vec::new(), cut: None };
         return Ok(Content { bytes: None, base: 0, sound: 0, snapshot_bytes: None, tip, opened });
     };
+    let shown = show_head(&reading, early);
+    let bytes = reading.all().map_err(failed)?;
     let damaged = |part: &str, offset: usize, what: String| JournalError::Damaged {
         file: file.clone(),
         part: part.to_owned(),
@@ -626,11 +626,10 @@ fn read<S: Snapshot>(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> Resu
 }
 
 /// Shows how a snapshot begins that is all there is in a file. What is wrong with it is said by whoever reads all of it.
-fn show_head(disk: &dyn Disk, file_name: &str, early: Early<'_>) -> bool {
-    let Ok(Some((head, length))) = disk.head(file_name, HEAD) else { return false };
-    let Ok((Some((snapshot, _)), at)) = read_header(&head, file_name) else { return false };
-    let alone = snapshot.checked_add(at as u64 + 1) == Some(length);
-    alone && early(&head[at..])
+fn show_head(reading: &Reading, early: Early<'_>) -> bool {
+    let Ok((Some((snapshot, _)), at)) = read_header(&reading.head, "") else { return false };
+    let alone = snapshot.checked_add(at as u64 + 1) == Some(reading.length);
+    alone && early(&reading.head[at..])
 }
 
 /// Reads the first line. Returns the snapshot's length and hash, and where the line ends.

@@ -89,11 +89,12 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
 
 /// Returns the members of rolling groups that were up when their deletion was begun, where more were begun than may be away:
 /// a destroy keeps to no turns. Whether they still are, nothing here tells.
-fn leaving<'a>(state: &'a State, declared: &Declared) -> BTreeSet<&'a Urn> {
+fn leaving<'a>(state: &'a State, declared: &'a Declared) -> BTreeSet<&'a Urn> {
     let begun = |record: &Record| record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete);
     let mut groups: BTreeMap<&str, Vec<(&Urn, &Record)>> = BTreeMap::new();
     for (urn, record) in state.records.iter().filter(|(_, record)| begun(record)) {
-        if let Some(group) = record.spec.rolling.as_deref() {
+        let said = declared.node(urn).and_then(|node| node.options.rolling.as_deref());
+        if let Some(group) = said.or(record.spec.rolling.as_deref()) {
             groups.entry(group).or_default().push((urn, record));
         }
     }

@@ -39,7 +39,7 @@ pub enum Event {
     },
     /// How a provider is reached now.
     Reached {
-        /// The provider and its realm: see [`connection`].
+        /// The provider and its realm: see [`connection`](super::connection).
         provider: String,
         /// How.
         record: ProviderRecord,

@@ -9,8 +9,8 @@ use super::plan::{Action, Observations, Permits, Plan, Problem, Step, Unknown, V
 use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
-    Declared, Deed, Digest, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order, Path,
-    Realm, Record, Spec, State, Status, Tree, Urn, Word, put_value, remove_value, value_at,
+    Claim, Declared, Deed, Digest, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order,
+    Path, Realm, Record, Spec, State, Status, Tree, Urn, Word, put_value, remove_value, value_at,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,12 +239,7 @@ impl<'a> Planner<'a> {
             NodeKind::Read(_) => return self.read(n),
         };
         let Some(wanted) = self.wanted(n, kind) else { return };
-        self.held.extend(wanted.spec.claims.iter().map(|claim| Held {
-            urn: node.urn.clone(),
-            place: node.place.clone(),
-            claim: claim.clone(),
-        }));
-        self.identify(&wanted, node);
+        self.occupy(&wanted, node);
         match self.pairs.recorded[n] {
             None => self.create(wanted, Vec::new()),
             Some(record) if record.spec.version > wanted.spec.version => {
@@ -298,10 +293,18 @@ impl<'a> Planner<'a> {
                 (Status::Ready | Status::Made | Status::Begun | Status::Gone, _) => self.node(n),
             },
             _ => {
+                self.occupy(&wanted, node);
                 self.forget(&node.urn, record, true, why);
                 self.create(wanted, Vec::new());
             }
         }
+    }
+
+    /// Notes what something occupies, so that nobody else does.
+    fn occupy(&mut self, wanted: &Wanted<'_>, node: &'a Node) {
+        let held = |claim: &Claim| Held { urn: node.urn.clone(), place: node.place.clone(), claim: claim.clone() };
+        self.held.extend(wanted.spec.claims.iter().map(held));
+        self.identify(wanted, node);
     }
 
     /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.

@@ -2,7 +2,7 @@
 
 use super::claims::Holders;
 use super::plan::{Action, After, Problem, Step, needs};
-use crate::model::{Edge, Record, State, Status, Urn};
+use crate::model::{Deed, Edge, Open, Record, State, Status, Urn};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -48,7 +48,8 @@ pub(super) fn order(
     };
     // What stands already stands when it is changed.
     let succeeded = |step: &Step| {
-        let stands = |record: &Record| record.status == Status::Ready && record.open.is_none();
+        let changes = |open: &Open| open.begun.deed == Deed::Update;
+        let stands = |record: &Record| record.status == Status::Ready && record.open.as_deref().is_none_or(changes);
         lost_its_name(step).is_some() && state.record(&step.urn).is_some_and(stands)
     };
     for (n, step) in steps.iter().enumerate() {
@@ -73,7 +74,8 @@ pub(super) fn order(
     let mut wishes = Vec::new();
     let nothing = BTreeMap::new();
     let recorded = if removes.is_empty() { &nothing } else { &state.records };
-    for (urn, record) in recorded {
+    // What happened around a member needs nothing any more.
+    for (urn, record) in recorded.iter().filter(|(_, record)| record.spec.member.is_none()) {
         for edge in &record.spec.edges {
             for remove in removes.get(&edge.to).into_iter().flatten().copied() {
                 let (old, own): (Vec<usize>, Vec<usize>) =

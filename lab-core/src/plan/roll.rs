@@ -18,7 +18,7 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let unfinished: BTreeSet<&Urn> =
         acts.iter().filter(|(n, ..)| recorded(*n).is_some()).map(|(_, member, _)| *member).collect();
     // What comes after has begun: the interruption that is recorded is over, and the next one has acts of its own. Where
-    // nothing comes after, nothing tells; to do once more what comes before harms nobody.
+    // nothing comes after, nothing tells, and what comes before is done once more.
     let over = |member: &Urn| {
         let mut after = acts.iter().filter(|(_, other, when)| *when == When::After && *other == member).peekable();
         let settled = |record: &Record| record.status == Status::Ready && record.open.is_none();
@@ -68,10 +68,22 @@ struct Member {
     urn: Urn,
     first: Vec<usize>,
     last: Vec<usize>,
-    /// An operation on it is open, and it was not seen to stand: it is down already, and no gate can be asked of it.
+    /// An operation on it is open: it is down already, as far as is known, and no gate can be asked of it.
     down: bool,
+    /// It was seen to stand, though a destroy began to delete it.
+    stands: bool,
     /// It is declared and nothing is recorded of it: new, or between the two halves of a replacement that was cut off.
     missing: bool,
+}
+
+/// How far a member is away before its turn; in this order they come up again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Away {
+    Down,
+    Missing,
+    /// It stands, and what was begun takes it away. No gate is asked: what it asks for may have gone with the others.
+    Leaving,
+    Not,
 }
 
 impl Member {
@@ -157,8 +169,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let own: Vec<usize> = by_name.get(&node.urn).cloned().unwrap_or_default();
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
         let record = state.records.get(&node.urn);
-        let unsettled = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
-        let down = unsettled && !standing.contains(&node.urn);
+        let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
         let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;
@@ -168,7 +179,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let first = if before.is_empty() { own.clone() } else { before.clone() };
         let last = if after.is_empty() { own } else { after };
         known.insert(&node.urn);
-        members.push(Member { urn: node.urn.clone(), first, last, down, missing });
+        let stands = standing.contains(&node.urn);
+        members.push(Member { urn: node.urn.clone(), first, last, down, stands, missing });
     }
     // A member whose line is gone is taken away in its turn as well.
     for (n, step) in steps.iter().enumerate() {
@@ -176,9 +188,11 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let member = record.is_some_and(|record| record.spec.rolling.as_deref() == Some(group));
         let deleted = matches!(step.action, Action::Delete { condemned: false, .. });
         if member && deleted && known.insert(&step.urn) {
-            let down = record.is_some_and(|record| record.open.is_some()) && !standing.contains(&step.urn);
+            let (urn, own) = (step.urn.clone(), vec![n]);
+            let down = record.is_some_and(|record| record.open.is_some());
             rolls = true;
-            members.push(Member { urn: step.urn.clone(), first: vec![n], last: vec![n], down, missing: false });
+            let stands = standing.contains(&urn);
+            members.push(Member { urn, first: own.clone(), last: own, down, stands, missing: false });
         }
     }
     // Where nobody is taken away, those that are still being made need no turns.
@@ -190,7 +204,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
 }
 
 /// Puts members in the order of their turns: none before those that it waits for anyway. What is down already counts, and
-/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan.
+/// goes before everybody who is not; where it waits for one of them, the circle is a problem of the plan. Of those that a
+/// destroy began to delete, who still stands comes after who has gone.
 fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
     let mut of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (n, member) in members.iter().enumerate() {
@@ -212,15 +227,20 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
             needs
         })
         .collect();
-    let mut left: BTreeSet<(bool, bool, usize)> =
-        members.iter().enumerate().map(|(n, member)| (!member.down, !member.missing, n)).collect();
+    let away = |member: &Member| match member {
+        Member { down: true, stands: false, .. } => Away::Down,
+        Member { missing: true, .. } => Away::Missing,
+        Member { down: true, stands: true, .. } => Away::Leaving,
+        Member { down: false, .. } => Away::Not,
+    };
+    let mut left: BTreeSet<(Away, usize)> = members.iter().enumerate().map(|(n, member)| (away(member), n)).collect();
     let mut taken: BTreeSet<usize> = BTreeSet::new();
     let mut order = Vec::new();
     while let Some(first) = left.first().copied() {
-        let next = left.iter().copied().find(|(.., n)| needs[*n].is_subset(&taken)).unwrap_or(first);
+        let next = left.iter().copied().find(|(_, n)| needs[*n].is_subset(&taken)).unwrap_or(first);
         left.remove(&next);
-        taken.insert(next.2);
-        order.push(next.2);
+        taken.insert(next.1);
+        order.push(next.1);
     }
     let mut members: Vec<Option<Member>> = members.into_iter().map(Some).collect();
     order.into_iter().filter_map(|n| members[n].take()).collect()
@@ -247,40 +267,42 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
     let of = |urn: &Urn| by_name.get(urn).into_iter().flatten().copied();
     let held: BTreeSet<&Urn> = held.iter().map(|held| &held.step.urn).collect();
     for (member, acts) in by_member {
-        // What is owed and held is still owed.
-        if acts.iter().any(|(node, _)| held.contains(&node.urn)) {
-            continue;
-        }
         let own: Vec<usize> = of(member).collect();
-        let ended = |it: &Record| it.status == Status::Ready && it.open.is_none();
-        let done = |node: &Node| state.record(&node.urn).is_some_and(ended);
-        let owed = acts.iter().any(|(node, when)| *when == When::After && !done(node));
-        let (mut before, mut after, mut kept) = (Around::default(), Around::default(), Vec::new());
+        let (mut before, mut after, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        // What an earlier interruption left behind, and whether all that comes after was done by then.
+        let (mut stale_before, mut stale_after, mut over) = (Vec::new(), Vec::new(), true);
         for (node, when) in &acts {
-            let around = if *when == When::Before { &mut before } else { &mut after };
-            let open = *when == When::After && owed;
-            for n in of(&node.urn) {
-                match steps[n].makes() {
-                    true => around.made.push(n),
-                    false if open => around.open.push(n),
-                    false => around.ended.push(n),
-                }
-            }
-            if of(&node.urn).any(|n| steps[n].makes()) || state.records.contains_key(&node.urn) {
+            let (makes, forgets): (Vec<usize>, Vec<usize>) = of(&node.urn).partition(|n| steps[*n].makes());
+            let record = state.record(&node.urn);
+            if !makes.is_empty() || record.is_some() {
                 kept.push((*node, *when));
             }
+            let (made, stale) = match when {
+                When::Before => (&mut before, &mut stale_before),
+                When::After => {
+                    over &= record.is_some_and(|record| record.status == Status::Ready && record.open.is_none());
+                    (&mut after, &mut stale_after)
+                }
+            };
+            made.extend(makes);
+            stale.extend(forgets);
         }
         let mut wait = |who: &[usize], what: &[usize]| {
             for n in who {
                 steps[*n].after.extend(what.iter().map(|step| After { step: *step, created: false }));
             }
         };
-        let stale = [&before.ended[..], &before.open].concat();
-        wait(&after.ended, &stale);
-        wait(&before.made, &[&stale[..], &after.ended].concat());
-        wait(&after.open, &[&stale[..], &before.made].concat());
-        wait(&own, &[&before.made[..], &after.open].concat());
-        let all = [&before.made[..], &after.made, &own].concat();
+        wait(&before, &stale_before);
+        wait(&stale_after, &stale_before);
+        let (first, then) = if over { (&stale_after, &before) } else { (&before, &stale_after) };
+        wait(then, first);
+        wait(&own, &before);
+        wait(&own, &stale_after);
+        // What is owed and held is still owed.
+        if held.contains(member) || acts.iter().any(|(node, _)| held.contains(&node.urn)) {
+            continue;
+        }
+        let all = [&before[..], &after, &own].concat();
         let (first, last): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, when)| *when == When::Before);
         let mut forgotten = Vec::new();
         for acts in [first, last] {
@@ -295,14 +317,4 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
             }
         }
     }
-}
-
-/// The steps of what is done on one side of an interruption.
-#[derive(Default)]
-struct Around {
-    made: Vec<usize>,
-    /// What an earlier interruption left of them is forgotten: of what comes after as `ended` where all of it was done, else as
-    /// `open`.
-    ended: Vec<usize>,
-    open: Vec<usize>,
 }

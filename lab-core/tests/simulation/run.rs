@@ -4,7 +4,7 @@ use crate::life::{Round, Trouble, Verb};
 use crate::oracle::Oracle;
 use crate::program::{HUSH, Line, OPEN, Program};
 use crate::world::{ABROAD, Item, Run, STACK, World, second};
-use lab_core::execute::disk::{Crash, Disk, Fault, FaultyDisk, File, Verb as DiskVerb};
+use lab_core::execute::disk::{Crash, Disk, Fault, FaultyDisk, File, Reading, Verb as DiskVerb};
 use lab_core::execute::seal::{Ids, Keys};
 use lab_core::execute::{
     Faults, Interrupt, KeySource, Ledger, Options, Progress, Report, SavedPlan, Store, execute, observe, settle,
@@ -397,8 +397,8 @@ impl Disk for Witness {
         self.operate((DiskVerb::Read, 0), || self.disk.read(name))
     }
 
-    fn head(&self, name: &str, most: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
-        self.operate((DiskVerb::Read, 0), || self.disk.head(name, most))
+    fn open(&self, name: &str, most: usize) -> io::Result<Option<Reading>> {
+        self.operate((DiskVerb::Read, 0), || self.disk.open(name, most))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
