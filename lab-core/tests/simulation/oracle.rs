@@ -408,7 +408,10 @@ impl Oracle {
                 return Err(format!("{at:?} was {item:?} and is {:?}", contents.items.get(at)));
             }
         }
-        for (at, item) in &self.released {
+        // What lies in something goes with it, whoever keeps it: the place of a container ends in its number.
+        let there = |number: &str| contents.items.values().any(|item| item.serial.to_string() == number);
+        let stands = |place: &str| place.split('/').filter_map(|part| part.rsplit_once('#')).all(|(_, n)| there(n));
+        for (at, item) in self.released.iter().filter(|(at, _)| stands(&at.0)) {
             if contents.items.get(at) != Some(item) {
                 return Err(format!("{at:?} was retained and is {:?}", contents.items.get(at)));
             }
