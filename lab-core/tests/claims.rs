@@ -303,3 +303,23 @@ fn every_number_that_a_change_was_begun_with_may_be_taken() {
     bench.up_whole(five);
     other.up_whole(program(&[("theirs", &[9])]));
 }
+
+/// What is retained keeps its number, and another thing was to have it in the same run.
+#[test]
+fn what_is_retained_keeps_what_it_occupies() {
+    let program = |both: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let odd = |name: &str| Odd { claims: vec![5.into()], ..Odd::new(name, "x") };
+            match both {
+                true => drop(shop.resource("kept").retain().add(odd("kept"))),
+                false => drop(shop.resource("other").add(odd("other"))),
+            }
+            Ok(())
+        }
+    };
+    let (bench, _) = yard();
+    bench.up_whole(program(true));
+    let expected = "number 5 of other is still taken by kept, which is retained; give one of them another place, or delete that one";
+    assert_eq!(problem(&bench, program(false)), expected);
+}

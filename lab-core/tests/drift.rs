@@ -151,3 +151,42 @@ fn a_provider_that_cannot_be_connected_to_says_nothing_of_what_is_there() {
     assert_eq!(steps(&bench.plan(program, Verb::Up, &seen, &[])), [""; 0]);
     assert_eq!(bench.state().records.values().next().unwrap().status, Status::Ready);
 }
+
+/// What an earlier look had recorded decided what a change is, though the thing had been put right since.
+#[test]
+fn what_was_recorded_as_changed_by_somebody_else_is_looked_at_before_it_is_believed() {
+    let bench = applied();
+    drifted(&bench, |value| value["text"] = "theirs".into());
+    bench.refresh(program("applied"));
+    let shown = bench.plan(program("applied"), Verb::Up, &Observations::default(), &[]);
+    assert_eq!(steps(&shown), ["update it"], "where nothing answers, it is as it was seen last");
+    // Put right by hand.
+    drifted(&bench, |value| value["text"] = "applied".into());
+    bench.up_whole(program("applied"));
+    assert_eq!(bench.world().log(), [""; 0]);
+    let again = bench.plan(program("applied"), Verb::Up, &Observations::default(), &[]);
+    assert!(again.is_empty(), "{}", lab_core::plan::text(&again));
+}
+
+/// What somebody else changed is brought back, and with it what it yields: who is made from that was brought up to date with
+/// what somebody else had said, and back again by the next run.
+#[test]
+fn who_is_made_from_what_is_brought_back_is_made_from_what_it_becomes() {
+    let program = |stack: &Stack| {
+        let rack = stack.provider("rack", Memory::at("rack"));
+        let it = rack.resource("it").add(Thing::new("it", "applied"));
+        rack.resource("user").add(Thing::new("user", it.output(|it| it.text)));
+        Ok(())
+    };
+    for by_verb in [false, true] {
+        let bench = Bench::new();
+        bench.up_whole(program);
+        drifted(&bench, |value| value["text"] = "theirs".into());
+        if by_verb {
+            bench.refresh(program);
+        }
+        assert!(bench.attempt(program, Verb::Up, &Trial { refresh: !by_verb, ..Trial::default() }).unwrap().complete());
+        assert_eq!(bench.world().log(), ["update rack/it"]);
+        yard::settled(&bench, program);
+    }
+}

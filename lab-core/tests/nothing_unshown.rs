@@ -52,13 +52,13 @@ fn check(bench: &Bench, sample: &Sample, verb: Verb, story: &str) {
     );
 }
 
-/// The names of all things that the plan deletes: by a step, or as the first half of an update that may be a replacement.
+/// The names of all things that the plan deletes: by a step, or as the first half of what it says may be a replacement.
 fn deletable(plan: &Plan, state: &State) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for step in &plan.steps {
         let deletes = match step.action {
             Action::Delete { .. } => true,
-            Action::Update => step.permits.replace,
+            Action::Update | Action::Continue { .. } => step.permits.replace,
             _ => false,
         };
         let Some(mark) = step.mark.as_ref().filter(|_| deletes) else { continue };
@@ -129,7 +129,8 @@ fn over_random_states_that_crashes_left_only_what_was_shown_is_done() {
 }
 
 /// An update was begun and cut off, and what it waits for turns it into a replacement on the next run. `continue` was
-/// shown, nothing else: once it simply went on, with inputs that cannot be changed in place.
+/// shown, nothing else: once it simply went on, with inputs that cannot be changed in place. That it may be replaced is
+/// shown, and then it is.
 #[test]
 fn a_change_that_goes_on_is_no_replacement_in_disguise() {
     let program = |text: &str, stand: &str| {

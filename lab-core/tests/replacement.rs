@@ -338,3 +338,55 @@ fn what_was_about_to_be_deleted_and_is_wanted_again_is_made_anew() {
     assert_eq!(yard.log(), ["delete shop/it", "create shop/it"]);
     settled(&bench, one(&odd));
 }
+
+/// Data goes with a thing that turns out to be replaced as with one that is certain to be: nobody had been asked.
+#[test]
+fn what_is_lost_by_a_replacement_that_may_come_is_shown() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let base = shop.resource("base").add(Odd { turn: Turn::DeleteFirst, ..Odd::new("base", say) });
+            let user = Odd {
+                turn: Turn::DeleteFirst,
+                holds: Some("its disk".into()),
+                ..Odd::new("user", base.output(|base| base.room))
+            };
+            shop.resource("user").add(user);
+            Ok(())
+        }
+    };
+    let (bench, _) = yard();
+    bench.up_whole(program("old"));
+    let plan = bench.preview(program("new"));
+    let lost: Vec<(String, &str)> = plan.destroys().map(|(urn, what)| (urn.short(), what)).collect();
+    assert_eq!(lost, [("user".to_owned(), "its disk")]);
+    bench.up_whole(program("new"));
+    settled(&bench, program("new"));
+}
+
+/// Both halves of a replacement that may come destroy something, and a person can be asked about one: it is not done before
+/// it is certain.
+#[test]
+fn where_both_halves_of_a_replacement_destroy_something_nothing_is_done_unasked() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let base = shop.resource("base").add(Odd { turn: Turn::DeleteFirst, ..Odd::new("base", say) });
+            let wipes = Some("disk b".into());
+            let room = base.output(|base| base.room);
+            let user = Odd { turn: Turn::DeleteFirst, holds: Some("its disk".into()), wipes, ..Odd::new("user", room) };
+            shop.resource("user").add(user);
+            Ok(())
+        }
+    };
+    let (bench, _) = yard();
+    bench.up_whole(program("old"));
+    assert_eq!(
+        failures(&bench.up(program("new"))),
+        ["update user: it would have to be replaced, which the plan did not show; plan again"]
+    );
+    let lost: Vec<String> = bench.preview(program("new")).destroys().map(|(_, what)| what.to_owned()).collect();
+    assert_eq!(lost, ["its disk", "disk b"]);
+    bench.up_whole(program("new"));
+    settled(&bench, program("new"));
+}

@@ -656,3 +656,191 @@ fn the_plan_shows_gates_and_acts() {
     lab: 4 to create, 2 to update, 4 to forget, 3 to check, 0 unchanged.
     "#);
 }
+
+/// It died after a member was back in service, and before that was written down; the next run, of another change, died while
+/// it drained it again; the third, which takes the change back, took the first uncordon for the one that it owed.
+#[test]
+fn whatever_is_cut_off_twice_no_member_stays_drained() {
+    let fleet = Fleet { members: 1, acts: true, ..Fleet::default() };
+    let next = fleet.saying("new");
+    let calls = {
+        let (bench, _) = applied(fleet);
+        let trial = Trial::default();
+        assert!(bench.attempt(next.program(), Verb::Up, &trial).unwrap().complete());
+        trial.faults.calls()
+    };
+    for (first, second) in (0..calls).flat_map(|first| (0..calls).map(move |second| (first, second))) {
+        let (bench, yard) = applied(fleet);
+        let stopped = |bench: Bench, say, n, seed| {
+            let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+            bench.attempt(fleet.saying(say).program(), Verb::Up, &trial).unwrap();
+            bench.crashed(Crash::Process).seeded(seed)
+        };
+        let bench = stopped(bench, "new", first, 2);
+        let bench = stopped(bench, "third", second, 3);
+        bench.up_whole(fleet.saying("new").program());
+        let mut drained = false;
+        let log = yard.log();
+        for call in &log {
+            drained = (drained || call.starts_with("drain")) && !call.starts_with("uncordon");
+        }
+        assert!(!drained, "stays drained after calls {first} and {second}: {log:?}");
+        settled(&bench, fleet.saying("new").program());
+    }
+}
+
+/// Who may turn out to be replaced may be taken away: it went while another one was.
+#[test]
+fn a_member_that_may_be_replaced_takes_its_turn() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            group.gate(&shop, Look { tolerates: 0 });
+            let base = shop.resource("base").add(Odd { turn: Turn::DeleteFirst, ..Odd::new("base", say) });
+            for name in &NAMES[..2] {
+                let member = Odd { turn: Turn::DeleteFirst, calls: 2, ..Odd::new(name, base.output(|base| base.room)) };
+                shop.resource(name).rolling(&group).add(member);
+            }
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    bench.up_whole(program("old"));
+    yard.log();
+    bench.up_whole(program("new"));
+    let log = yard.log();
+    let at =
+        |what: &str| log.iter().position(|call| call == what).unwrap_or_else(|| panic!("{what} is not in {log:?}"));
+    assert!(at("ready shop/m1") < at("delete shop/m2"), "{log:?}");
+    settled(&bench, program("new"));
+}
+
+/// A member with two things done before it and two after: what came after and failed was to be forgotten by both of those
+/// before, in one frame, which no state takes; and every other step lost what it had to write.
+#[test]
+fn with_two_things_before_a_member_what_came_after_is_owed_once() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            let missed = Some("m1 takes its place".to_owned());
+            let member = shop.resource("m1").rolling(&group);
+            let member = member.add(Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new("m1", say) });
+            for name in ["drain m1", "save m1"] {
+                group.before(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+            }
+            for name in ["uncordon m1", "wake m1"] {
+                group.after(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+            }
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    bench.up_whole(program("old"));
+    yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(program("new"))), ["create wake-m1: it was upset"]);
+    yard.log();
+    bench.up_whole(program("third"));
+    let log = yard.log();
+    for name in ["drain m1", "save m1", "uncordon m1", "wake m1"] {
+        assert_eq!(log.iter().filter(|call| *call == name).count(), 1, "{name}: {log:?}");
+    }
+    settled(&bench, program("third"));
+}
+
+/// A snapshot had been made before a change that was never made; before the next, another one, none was.
+#[test]
+fn what_bears_another_name_before_the_next_change_is_made() {
+    let (bench, yard) = yard();
+    bench.up_whole(saved("old"));
+    let trial = Trial { faults: Arc::new(Faults::at(2, CallFault::StopBefore)), ..Trial::default() };
+    yard.log();
+    assert!(bench.attempt(saved("new"), Verb::Up, &trial).unwrap().stopped);
+    assert_eq!(yard.log(), ["create shop/m1 before new"]);
+    let bench = bench.crashed(Crash::Process).seeded(2);
+    bench.up_whole(saved("newer"));
+    assert!(yard.log().contains(&"create shop/m1 before newer".to_owned()));
+    settled(&bench, saved("newer"));
+}
+
+/// A member was drained, or not uncordoned yet, when a run died; the next one took another member away first.
+#[test]
+fn a_drained_member_is_away_and_comes_first() {
+    let fleet = Fleet { members: 2, acts: true, gate: false, ..Fleet::default() };
+    let calls = {
+        let (bench, _) = applied(fleet);
+        let trial = Trial::default();
+        assert!(bench.attempt(fleet.saying("new").program(), Verb::Up, &trial).unwrap().complete());
+        trial.faults.calls()
+    };
+    for n in 0..calls {
+        let (bench, yard) = applied(fleet);
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        bench.attempt(fleet.saying("new").program(), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        bench.up_whole(fleet.saying("third").program());
+        let mut away: Vec<String> = Vec::new();
+        let log = yard.log();
+        for call in &log {
+            let (what, name) = call.split_once(' ').unwrap();
+            match what {
+                "drain" if !away.contains(&name.to_owned()) => away.push(name.to_owned()),
+                "uncordon" => away.retain(|other| other != name),
+                _ => {}
+            }
+            assert!(away.len() <= 1, "{away:?} are away, after call {n}: {log:?}");
+        }
+        settled(&bench, fleet.saying("third").program());
+    }
+}
+
+/// What is done before a member was held, as what its provider needs was; the member has a window of its own, and was
+/// interrupted all the same.
+#[test]
+fn a_member_waits_for_what_is_done_before_it_where_that_is_held() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            stack.maintenance(Windows::new(["Sun 20:00-21:00"])?);
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let base = shop.resource("base").add(Odd { turn: Turn::DeleteFirst, ..Odd::new("base", say) });
+            let group = stack.rolling("fleet", 1);
+            group.maintenance(Windows::new(["Sun 12:00-13:00"])?);
+            let inside = stack.provider("inside", Shop::inside(&base));
+            let missed = Some("m1 takes its place".to_owned());
+            let member = shop.resource("m1").rolling(&group);
+            let member = member.add(Odd { turn: Turn::Interrupt, missed, ..Odd::new("m1", say) });
+            group.before(&inside, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+            Ok(())
+        }
+    };
+    let sunday = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60);
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(12));
+    bench.up_whole(program("old"));
+    yard.log();
+    bench.up(program("new"));
+    let log = yard.log();
+    assert!(!log.contains(&"update shop/m1".to_owned()), "{log:?}");
+}
+
+/// Everything was to be destroyed after a member had been drained, and that it was is forgotten only with the member.
+#[test]
+fn that_a_member_was_drained_is_known_until_it_is_gone() {
+    let fleet = Fleet { members: 1, acts: true, gate: false, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    let mut n = 0;
+    let bench = loop {
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        bench.attempt(fleet.saying("new").program(), Verb::Up, &trial).unwrap();
+        if yard.log().contains(&"drain m1".to_owned()) {
+            break bench.crashed(Crash::Process).seeded(2);
+        }
+        n += 1;
+    };
+    let trial = Trial { faults: Arc::new(Faults::at(0, CallFault::StopBefore)), ..Trial::default() };
+    bench.attempt(fleet.program(), Verb::Destroy, &trial).unwrap();
+    let bench = bench.crashed(Crash::Process).seeded(3);
+    bench.up_whole(fleet.program());
+    assert_eq!(yard.log(), ["uncordon m1"]);
+}

@@ -102,7 +102,7 @@ fn what_cannot_be_is_refused() {
     check(&after(&[Event::Forgot { urns: vec![urn("b")], marks: vec![] }]), Some("not in the state"));
     check(&after(&[Event::Forgot { urns: vec![], marks: vec![Mark("1".into())] }]), Some("not condemned"));
     check(&after(&[Event::Noted { urn: urn("b"), spec: Box::new(spec()) }]), Some("not in the state"));
-    check(&after(&[Event::LeftBehind { urn: urn("b") }]), Some("not in the state"));
+    check(&after(&[Event::LeftBehind { urn: urn("b"), mark: None }]), Some("not in the state"));
     check(&after(&[Event::Moved { moves: vec![(urn("b"), urn("c"))] }]), Some("not in the state"));
     check(&after(&[Event::Moved { moves: vec![(urn("a"), urn("b")), (urn("a"), urn("b"))] }]), Some("taken"));
 }

@@ -161,3 +161,32 @@ fn a_part_notes_nothing_of_the_rest() {
     bench.up_whole(program("y", false));
     assert_eq!(protects(), 0);
 }
+
+/// What was not asked for was held by its window; then nothing seemed to be left out, and what the program returns was
+/// computed from what had not been made.
+#[test]
+fn what_is_held_and_was_not_asked_for_is_left_out() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            stack.maintenance(Windows::new(["Sun 20:00-21:00"])?);
+            let shop = stack.provider("shop", Shop::at("shop"));
+            if say == "new" {
+                shop.resource("asked").add(Odd::new("asked", "x"));
+            }
+            let base = Odd { turn: Turn::DeleteFirst, ..Odd::new("base", say) };
+            let base = shop.resource("base").add(base);
+            if say == "old" {
+                return Ok(base.output(|base| base.say));
+            }
+            let wired = shop.resource("wired").add(Odd::new("wired", base.output(|base| base.room)));
+            Ok(wired.output(|wired| wired.room))
+        }
+    };
+    let noon = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(20_779 * 86_400 + 12 * 3_600);
+    let (bench, _) = yard();
+    let bench = bench.at(noon);
+    bench.up_whole(program("old"));
+    let trial = Trial { targets: vec!["asked".into()], ..Trial::default() };
+    let report = bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+    assert!(report.complete(), "{report:#?}");
+}

@@ -7,7 +7,7 @@ use crate::model::{
     Class, Declared, Deed, ErasedOp, Event, Found, Link, MadeRecord, NodeKind, Open, Record, State, Status, Step, Urn,
     Warnings, Why, seal_live,
 };
-use crate::plan::{Expected, Observations, Seen, Verdict, judge, known_tree, realm};
+use crate::plan::{Expected, Observations, Seen, Verdict, drift, judge, known_tree, realm};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -53,10 +53,16 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
     }
     let records: Vec<(Urn, Box<Record>)> = ledger.with(|store| {
         let leaving = leaving(store.state(), &declared);
-        // What is being worked on is settled by the run, not by a look; which turns members take depends on who stands.
-        let settled = |record: &Record| record.open.is_none() && !matches!(record.status, Status::Begun | Status::Gone);
+        // What is being worked on is settled by the run, not by a look; which turns members take depends on who stands. What
+        // was done around a member is there as long as it is recorded.
+        let settled = |record: &Record| {
+            let whole = record.open.is_none() && !matches!(record.status, Status::Begun | Status::Gone);
+            whole && record.spec.member.is_none()
+        };
         let records = store.state().records.iter();
-        let looked_at = records.filter(|(urn, record)| (refresh && settled(record)) || leaving.contains(urn));
+        // What an earlier look has shown to be as somebody else left it may not be so any more.
+        let asked = |record: &Record| (refresh || record.drifted) && settled(record);
+        let looked_at = records.filter(|(urn, record)| asked(record) || leaving.contains(urn));
         looked_at.map(|(urn, record)| (urn.clone(), record.clone())).collect()
     });
     let mut looks = JoinSet::new();
@@ -87,8 +93,8 @@ pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refr
     observations
 }
 
-/// Returns the members of rolling groups that were up when their deletion was begun, where more were begun than may be away:
-/// a destroy keeps to no turns. Whether they still are, nothing here tells.
+/// Returns the members of rolling groups that were up when their deletion was begun, where with those more may be away than
+/// should: a destroy keeps to no turns. Whether they still are, nothing here tells.
 fn leaving<'a>(state: &'a State, declared: &'a Declared) -> BTreeSet<&'a Urn> {
     let begun = |record: &Record| record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete);
     let mut groups: BTreeMap<&str, Vec<(&Urn, &Record)>> = BTreeMap::new();
@@ -98,7 +104,25 @@ fn leaving<'a>(state: &'a State, declared: &'a Declared) -> BTreeSet<&'a Urn> {
             groups.entry(group).or_default().push((urn, record));
         }
     }
-    groups.retain(|group, members| declared.groups.get(*group).is_some_and(|group| members.len() > group.at_most));
+    // Who is away for another reason counts as well: it is being changed, or is between the halves of a replacement.
+    let whole = |record: &Record| begun(record) || record.is_whole();
+    let away = |group: &str| {
+        let of_it = declared.nodes.iter().filter(|node| node.options.rolling.as_deref() == Some(group));
+        let drained = |urn: &Urn| {
+            declared.nodes.iter().any(|node| {
+                node.options.act.as_ref().is_some_and(|act| act.member == *urn) && state.record(&node.urn).is_some()
+            })
+        };
+        let undeclared = state.records.iter().filter(|(urn, record)| {
+            declared.node(urn).is_none() && record.spec.rolling.as_deref() == Some(group) && !whole(record)
+        });
+        let missed =
+            |urn: &Urn| !state.record(urn).is_some_and(|record| whole(record) && (begun(record) || !drained(urn)));
+        of_it.filter(|node| missed(&node.urn)).count() + undeclared.count()
+    };
+    groups.retain(|group, members| {
+        declared.groups.get(*group).is_some_and(|declared| members.len() + away(group) > declared.at_most)
+    });
     let unanswered = |open: &Open| open.before.is_none() && open.cursor.is_none();
     let was_up = |record: &Record| record.status == Status::Ready && record.open.as_deref().is_some_and(unanswered);
     groups.into_values().flatten().filter(|(_, record)| was_up(record)).map(|(urn, _)| urn).collect()
@@ -174,9 +198,10 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
             live: made.live.map(|live| seal_live(&record.spec.inputs.value(), &live, vault).into()),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
         }),
+        // What it yields is only told by what is ready.
         Verdict::Ours(Step::Next { made: Some(made), .. }, _) => Seen::There(MadeRecord {
             id: made.id,
-            outputs: made.outputs,
+            outputs: record.outputs.clone(),
             live: made.live.map(|live| seal_live(&record.spec.inputs.value(), &live, vault).into()),
             due: made.due.map(|due| due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()),
         }),
@@ -187,7 +212,7 @@ async fn look(urn: &Urn, record: &Record, connections: &Connections, declared: &
 /// Returns the events that make the state say what was seen. Written by `refresh`, never by a preview.
 pub fn settle(observations: &Observations, ledger: &Ledger) -> Vec<Event> {
     ledger.with(|store| {
-        let state = store.state();
+        let (state, vault) = (store.state(), store.vault());
         let mut events = Vec::new();
         for (urn, seen) in &observations.seen {
             let Some(record) = state.records.get(urn) else { continue };
@@ -195,12 +220,16 @@ pub fn settle(observations: &Observations, ledger: &Ledger) -> Vec<Event> {
             match seen {
                 Seen::Gone if !busy => events.push(Event::Vanished { urn: urn.clone() }),
                 Seen::There(made) => {
+                    let drifted = made.live.as_ref().is_some_and(|live| {
+                        !drift(urn, None, &record.spec.inputs.value(), &live.value(), vault).is_empty()
+                    });
                     let same = record.id.as_ref() == Some(&made.id)
                         && record.outputs == made.outputs
                         && record.live == made.live
-                        && record.due == made.due;
+                        && record.due == made.due
+                        && record.drifted == drifted;
                     if !same {
-                        events.push(Event::Observed { urn: urn.clone(), made: made.clone() });
+                        events.push(Event::Observed { urn: urn.clone(), made: made.clone(), drifted });
                     }
                 }
                 Seen::Gone | Seen::Foreign(_) | Seen::Unknown(_) => {}

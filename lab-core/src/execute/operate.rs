@@ -9,12 +9,12 @@ use super::progress::{Progress, Sink};
 use super::run::Interrupt;
 use crate::model::{
     AnyClient, Begun, Class, Clock, Deed, Effect, Ended, ErasedOp, ErasedType, Error, Event, Found, Id, MadeRecord,
-    Mark, Owner, Path, Spec, Step, Tree, Urn, Vault, Warnings, Why, panic_text, seal_live,
+    Mark, Owner, Path, Spec, State, Step, Tree, Urn, Vault, Warnings, Why, panic_text, seal_live,
 };
 use crate::plan::{Expected, Verdict, judge};
 use serde_json::Value;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
@@ -35,6 +35,20 @@ pub(super) struct Ground {
     /// How many calls may be made at the same time.
     pub(super) calls: Semaphore,
     pub(super) pauses: Pauses,
+    /// What was passed over, to be left behind once what contains it is gone.
+    pub(super) passed: Mutex<Vec<Passed>>,
+}
+
+/// Something that has effects outside of what contains it, and could not be deleted: nothing answered there.
+pub(super) struct Passed {
+    urn: Urn,
+    mark: Mark,
+    error: String,
+}
+
+/// Returns true when the thing that operation `mark` made lies in `container`, however deep.
+pub(super) fn lies_in(state: &State, urn: &Urn, mark: &Mark, container: &Urn) -> bool {
+    state.thing(urn, mark).is_some_and(|record| state.around(record).any(|around| around == container))
 }
 
 /// One operation, with everything known that it needs.
@@ -66,7 +80,7 @@ pub(super) struct Operation {
     pub(super) seed: u64,
     pub(super) consent: Option<String>,
     pub(super) timeout: Duration,
-    /// True when it may be left behind should nothing answer.
+    /// True when it may be left behind should nothing answer, and what contains it go.
     pub(super) may_leave: bool,
     /// Outputs that may change; None when any may.
     pub(super) fresh: Option<Vec<Path>>,
@@ -76,6 +90,11 @@ pub(super) struct Operation {
     pub(super) current: bool,
     /// The thing as last recorded while not ready.
     pub(super) shown: Option<MadeRecord>,
+    /// The acts around a member that are spent once this begins: with what is done before it is interrupted, or with the
+    /// interruption itself, what came after an earlier one.
+    pub(super) spends_first: Vec<Urn>,
+    /// Those that are spent once this ends: with the interruption, what was done before it.
+    pub(super) spends_last: Vec<Urn>,
     /// Called once the thing exists, ready or not.
     pub(super) created: Arc<dyn Fn() + Send + Sync>,
 }
@@ -85,6 +104,8 @@ pub(super) struct Operation {
 pub(super) enum Ending {
     /// It is complete.
     Done,
+    /// Nothing answered. It has failed, unless what contains it goes all the same: then it was left behind.
+    Passed { error: String, hint: Option<String>, open: bool },
     /// It failed; `open` when the next run will finish it.
     Failed { error: String, hint: Option<String>, open: bool },
     /// It was interrupted by a person; the next run will finish it.
@@ -101,8 +122,11 @@ pub(super) enum Halt {
     },
     Interrupted,
     Stopped,
-    /// It stays where it is, and in the state, though its container goes.
-    LeftBehind,
+    /// It may be left behind.
+    Passed {
+        error: String,
+        hint: Option<String>,
+    },
 }
 
 impl From<String> for Halt {
@@ -196,6 +220,15 @@ impl Ground {
         }
     }
 
+    /// Takes what was passed over and lies in `container`, however deep.
+    fn passed_in(&self, container: &Urn) -> Vec<Passed> {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |passed: &mut Passed| {
+            self.ledger.with(|store| lies_in(store.state(), &passed.urn, &passed.mark, container))
+        };
+        passed.extract_if(.., within).collect()
+    }
+
     /// Says whether there is time for a pause before the deadline. A provider may ask for one without end.
     pub(super) fn allows(&self, pause: Duration, deadline: SystemTime) -> bool {
         self.clock.now().checked_add(pause).is_some_and(|then| then < deadline)
@@ -216,7 +249,13 @@ impl Operation {
     pub(super) async fn run(mut self, ground: &Ground) -> Ending {
         let deadline = ground.clock.after(ground.clock.patience(self.timeout));
         match self.attempt(ground, deadline).await {
-            Ok(()) | Err(Halt::LeftBehind) => Ending::Done,
+            Ok(()) => Ending::Done,
+            Err(Halt::Passed { error, hint }) => {
+                let error = ground.vault.scrub(&error);
+                let passed = Passed { urn: self.urn.clone(), mark: self.mark.clone(), error: error.clone() };
+                ground.passed.lock().unwrap_or_else(PoisonError::into_inner).push(passed);
+                Ending::Passed { error, hint, open: self.begun }
+            }
             Err(Halt::Stopped) => Ending::Stopped,
             Err(Halt::Interrupted) => Ending::Interrupted,
             Err(Halt::Failed { error, hint }) => {
@@ -447,6 +486,7 @@ impl Operation {
         {
             events.push(reached);
         }
+        events.extend(spent(ground, &self.spends_first));
         events.push(beginning);
         events.append(&mut then);
         ground.ledger.commit(events).await?;
@@ -591,13 +631,14 @@ impl Operation {
     async fn done(&mut self, ground: &Ground, made: crate::model::Made<Tree>) -> Result<(), Halt> {
         let made = self.record(ground, made)?;
         self.unannounced(ground, &made);
-        let ready = self.ready(made);
+        let mut ends = vec![self.ready(made)];
+        ends.extend(spent(ground, &self.spends_last));
         if !self.begun || !self.current {
             // Nothing had to be called, yet the state says that it was begun by nobody, or by a program that said
             // something else of it: what is recorded in the end is what today's says.
-            return self.begin_and(ground, vec![ready]).await;
+            return self.begin_and(ground, ends).await;
         }
-        ground.ledger.commit(vec![ready]).await?;
+        ground.ledger.commit(ends).await?;
         Ok(())
     }
 
@@ -620,14 +661,26 @@ impl Operation {
         Ok(())
     }
 
-    /// A delete is complete.
+    /// A delete is complete, and whatever lay in it and could not be reached is left behind.
     async fn gone(&mut self, ground: &Ground) -> Result<(), Halt> {
+        // What lies in it is told by its name: not what lies in the one that has that name now.
+        let named = ground.ledger.with(|store| store.state().record(&self.urn).is_some_and(|it| it.mark == self.mark));
+        let left = if named { ground.passed_in(&self.urn) } else { Vec::new() };
         let event = if self.begun && self.current {
             Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Deleted, unmarked: false }
         } else {
             self.forgotten(ground)
         };
-        ground.ledger.commit(vec![event]).await?;
+        let condemned = |mark: &Mark| ground.ledger.with(|store| store.state().condemned.contains_key(mark));
+        let behind = left.iter().map(|passed| Event::LeftBehind {
+            urn: passed.urn.clone(),
+            mark: condemned(&passed.mark).then(|| passed.mark.clone()),
+        });
+        ground.ledger.commit([event].into_iter().chain(behind).collect()).await?;
+        for Passed { urn, error, .. } in left {
+            let message = format!("it was left behind: {error}; delete it by hand, then `state forget` it");
+            ground.tell(Progress::Warning { urn: Some(urn), message });
+        }
         Ok(())
     }
 
@@ -703,26 +756,14 @@ impl Operation {
     ) -> Result<(), Halt> {
         let pause = backoff.next();
         if !ground.allows(pause, deadline) {
-            if self.may_leave && error.class == Class::Unreachable {
-                ground.ledger.commit(vec![Event::LeftBehind { urn: self.urn.clone() }]).await?;
-                ground.tell(Progress::Warning {
-                    urn: Some(self.urn.clone()),
-                    message: format!(
-                        "it was left behind: {}; delete it by hand, then `state forget` it",
-                        error.message
-                    ),
-                });
-                self.begun = false;
-                // The plan said that it may come to this: what contains it goes all the same.
-                return Err(Halt::LeftBehind);
-            }
             let waited = self.timeout.as_secs();
             // An attempt that the deadline cut short has learned nothing; the one before says why.
             let said = backoff.said.take().filter(|_| error.message == CUT_SHORT);
-            return Err(Halt::Failed {
-                error: format!("{} (tried for {waited} s)", said.unwrap_or_else(|| error.message.clone())),
-                hint: hint(error.class).map(str::to_owned),
-            });
+            let said = format!("{} (tried for {waited} s)", said.unwrap_or_else(|| error.message.clone()));
+            let hint = hint(error.class).map(str::to_owned);
+            // The plan said that it may come to this: what contains it goes all the same.
+            let passed = self.may_leave && error.class == Class::Unreachable;
+            return Err(if passed { Halt::Passed { error: said, hint } } else { Halt::Failed { error: said, hint } });
         }
         backoff.said = Some(error.message.clone());
         ground.tell(Progress::Retrying { urn: self.urn.clone(), error: error.message.clone() });
@@ -733,6 +774,13 @@ impl Operation {
         let ripens = self.kind.ripens() && self.shown.is_some();
         if ground.pause(pause, ripens).await { Ok(()) } else { Err(Halt::Interrupted) }
     }
+}
+
+/// Returns the record of those of `acts` that are recorded being spent.
+fn spent(ground: &Ground, acts: &[Urn]) -> Option<Event> {
+    let recorded = |urn: &&Urn| ground.ledger.with(|store| store.state().records.contains_key(*urn));
+    let urns: Vec<Urn> = acts.iter().filter(recorded).cloned().collect();
+    (!urns.is_empty()).then_some(Event::Spent { urns })
 }
 
 /// What a look means for the operation.

@@ -4,18 +4,19 @@ use super::connect::Connections;
 use super::faults::Faults;
 use super::hand::{self, Hand};
 use super::ledger::Ledger;
-use super::operate::{Ending, Ground};
+use super::operate::{Ending, Ground, lies_in};
 use super::pauses::Pauses;
 use super::progress::{Heard, Progress, STREAM, Sink, Warned, silent};
 use super::seal::Ids;
-use super::turns::{Ready, Turns, release};
+use super::turns::{Ready, Turns, Waiting};
 use super::work::carry_out;
-use crate::model::{Declared, Event, Link, Run, Urn};
-use crate::plan::{self, Action, Plan, Verb, known, verb};
+use crate::model::{Claim, Declared, Event, Link, Run, Urn, When};
+use crate::plan::{self, Action, Observed, Plan, Verb, known, verb};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -160,8 +161,10 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
         ledger: ledger.clone(),
         calls: Semaphore::new(options.parallel.max(1)),
         pauses: Pauses::default(),
+        passed: Mutex::default(),
     });
-    let walk = Walk { plan, declared: declared.clone(), ledger: ledger.clone(), ground, options };
+    let acts = acts(&declared);
+    let walk = Walk { plan, declared: declared.clone(), ledger: ledger.clone(), ground, options, acts };
     walk.walk(&mut report).await;
     if report.complete() && plan.settles() {
         let outputs = match plan.verb {
@@ -213,6 +216,9 @@ fn opening(plan: &Plan, link: &Link) -> Vec<Event> {
     for (urn, spec) in &plan.notes {
         events.push(Event::Noted { urn: urn.clone(), spec: Box::new(spec.clone()) });
     }
+    for Observed { urn, made, drifted } in &plan.observed {
+        events.push(Event::Observed { urn: urn.clone(), made: made.clone(), drifted: *drifted });
+    }
     if !events.is_empty() || !plan.steps.is_empty() {
         let at = link.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         events.insert(0, Event::Ran(Run { verb: plan.verb.to_string(), at }));
@@ -227,6 +233,28 @@ pub(super) struct Walk<'a> {
     pub(super) ledger: Ledger,
     ground: Arc<Ground>,
     pub(super) options: Options,
+    /// What is done around each member of a rolling group.
+    pub(super) acts: BTreeMap<Urn, Acts>,
+}
+
+/// What is done around a member of a rolling group.
+#[derive(Default)]
+pub(super) struct Acts {
+    pub(super) before: Vec<Urn>,
+    pub(super) after: Vec<Urn>,
+}
+
+fn acts(declared: &Declared) -> BTreeMap<Urn, Acts> {
+    let mut all: BTreeMap<Urn, Acts> = BTreeMap::new();
+    for node in &declared.nodes {
+        let Some(act) = &node.options.act else { continue };
+        let acts = all.entry(act.member.clone()).or_default();
+        match act.when {
+            When::Before => acts.before.push(node.urn.clone()),
+            When::After => acts.after.push(node.urn.clone()),
+        }
+    }
+    all
 }
 
 /// What a running step tells the walk.
@@ -237,30 +265,27 @@ enum News {
 impl Walk<'_> {
     async fn walk(&self, report: &mut Report) {
         let steps = &self.plan.steps;
-        let mut needed: Vec<Vec<(usize, bool)>> =
-            steps.iter().map(|step| step.after.iter().map(|after| (after.step, after.created)).collect()).collect();
-        let mut waiters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (n, step) in steps.iter().enumerate() {
-            step.after.iter().for_each(|after| waiters.entry(after.step).or_default().push(n));
-        }
+        let mut waiting = Waiting::new(steps);
         let mut ready = Ready::new(steps.iter().map(|step| self.light(step)).collect());
-        (0..steps.len()).filter(|n| needed[*n].is_empty()).for_each(|n| ready.push(n));
+        (0..steps.len()).filter(|n| waiting.is_free(*n)).for_each(|n| ready.push(n));
         let mut blocked: BTreeMap<usize, String> = BTreeMap::new();
         let mut started: BTreeSet<usize> = BTreeSet::new();
         let mut running: JoinSet<(usize, Ending, bool)> = JoinSet::new();
         let mut tasks: BTreeMap<tokio::task::Id, usize> = BTreeMap::new();
         let mut turns = Turns::default();
+        // What could not be reached, and is left behind should what contains it go.
+        let mut passed: BTreeMap<usize, (String, Option<String>, bool)> = BTreeMap::new();
         let (news, mut heard) = mpsc::unbounded_channel();
         loop {
             let (done, failed) = self.at_once(&mut ready, &mut started, &blocked, report).await;
             for n in done {
-                release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
+                ready.free(waiting.release(n, false), &started, &blocked);
             }
-            failed.into_iter().for_each(|n| self.block(n, &waiters, &mut blocked));
+            failed.into_iter().for_each(|n| self.block(n, &waiting, &mut blocked));
             while self.has_room(running.len()) && !self.ends(report) {
                 let Some(n) = ready.far.pop_first() else { break };
                 if let Some(why) = self.too_late(n) {
-                    self.hold_up(n, &why, &waiters, &mut blocked);
+                    self.hold_up(n, &why, &waiting, &mut blocked);
                     blocked.insert(n, why);
                 }
                 if blocked.contains_key(&n) {
@@ -271,7 +296,7 @@ impl Walk<'_> {
                     Err(error) => {
                         started.insert(n);
                         self.failed(n, error, None, false, report);
-                        self.block(n, &waiters, &mut blocked);
+                        self.block(n, &waiting, &mut blocked);
                         continue;
                     }
                 };
@@ -280,7 +305,7 @@ impl Walk<'_> {
                     Err(error) => {
                         started.insert(n);
                         self.failed(n, error, None, false, report);
-                        self.block(n, &waiters, &mut blocked);
+                        self.block(n, &waiting, &mut blocked);
                         continue;
                     }
                 };
@@ -301,18 +326,18 @@ impl Walk<'_> {
             }
             if running.is_empty() {
                 ready.thaw();
-                let waiting = turns.all();
-                if self.ends(report) || (ready.is_empty() && waiting.is_empty()) {
+                let locked = turns.all();
+                if self.ends(report) || (ready.is_empty() && locked.is_empty()) {
                     break;
                 }
                 // Nobody has a lock any more that somebody could wait for.
-                waiting.into_iter().for_each(|n| ready.push(n));
+                locked.into_iter().for_each(|n| ready.push(n));
                 continue;
             }
             tokio::select! {
                 biased;
                 Some(News::Created(n)) = heard.recv() => {
-                    release(n, true, &waiters, &mut needed, &mut ready, &started, &blocked);
+                    ready.free(waiting.release(n, true), &started, &blocked);
                 }
                 Some(ended) = running.join_next() => {
                     let (n, ending, same) = match ended {
@@ -331,14 +356,28 @@ impl Walk<'_> {
                     turns.give_back(n).into_iter().for_each(|n| ready.push(n));
                     match ending {
                         Ending::Done => {
-                            let action = verb(&steps[n].action);
-                            self.tell(Progress::Finished { urn: steps[n].urn.clone(), action, same });
-                            report.done.push(steps[n].urn.clone());
-                            release(n, false, &waiters, &mut needed, &mut ready, &started, &blocked);
+                            let left: Vec<usize> =
+                                passed.extract_if(.., |n, _| self.left_behind(*n)).map(|(n, _)| n).collect();
+                            for n in &left {
+                                self.keeps(*n, &waiting, &mut blocked);
+                            }
+                            for (n, same) in [(n, same)].into_iter().chain(left.into_iter().map(|n| (n, false))) {
+                                let action = verb(&steps[n].action);
+                                self.tell(Progress::Finished { urn: steps[n].urn.clone(), action, same });
+                                report.done.push(steps[n].urn.clone());
+                                ready.free(waiting.release(n, false), &started, &blocked);
+                            }
+                        }
+                        Ending::Passed { error, hint, open } => {
+                            passed.insert(n, (error, hint, open));
+                            // Only what contains it goes on without it.
+                            let goes = |waiter| self.contains(waiter, n) || self.passes_along(waiter, n);
+                            let free = waiting.release_those(n, |waiter, _| goes(waiter));
+                            ready.free(free, &started, &blocked);
                         }
                         Ending::Failed { error, hint, open } => {
                             self.failed(n, error, hint, open, report);
-                            self.block(n, &waiters, &mut blocked);
+                            self.block(n, &waiting, &mut blocked);
                         }
                         Ending::Interrupted => {
                             report.interrupted = true;
@@ -364,6 +403,10 @@ impl Walk<'_> {
                 }
             }
         }
+        for (n, (error, hint, open)) in passed {
+            self.failed(n, error, hint, open, report);
+            self.block(n, &waiting, &mut blocked);
+        }
         report.interrupted |= self.options.interrupt.asked();
         for (n, step) in steps.iter().enumerate().filter(|(n, _)| !started.contains(n)) {
             let why = match blocked.get(&n) {
@@ -374,6 +417,51 @@ impl Walk<'_> {
             self.tell(Progress::NotStarted { urn: step.urn.clone(), action: verb(&step.action), why: why.clone() });
             report.not_started.push((step.urn.clone(), why));
         }
+    }
+
+    /// Returns true when what the step was to delete stays without its name.
+    fn left_behind(&self, n: usize) -> bool {
+        let step = &self.plan.steps[n];
+        let left = |mark| self.ledger.with(|store| store.state().condemned.get(mark).is_some_and(|it| it.left_behind));
+        step.mark.as_ref().is_some_and(left)
+    }
+
+    /// Returns true when step `other` deletes what lies, as that of step `n` does, in something that goes, and may be left
+    /// behind with it.
+    fn passes_along(&self, other: usize, n: usize) -> bool {
+        let [along, passed] = [other, n].map(|n| {
+            let step = &self.plan.steps[n];
+            let thing = |mark| {
+                self.ledger.with(|store| store.state().thing(&step.urn, mark).map(|it| it.spec.container.clone()))
+            };
+            step.mark.as_ref().and_then(thing).flatten()
+        });
+        let may = matches!(self.plan.steps[other].action, Action::Delete { may_leave: true, .. });
+        may && along.is_some() && along == passed
+    }
+
+    /// Marks everything that would take what the thing of step `n`, which was left behind, occupies as not to be started.
+    fn keeps(&self, n: usize, waiting: &Waiting, blocked: &mut BTreeMap<usize, String>) {
+        let Some(mark) = &self.plan.steps[n].mark else { return };
+        let condemned = self.ledger.with(|store| store.state().condemned.get(mark).cloned());
+        let Some(condemned) = condemned else { return };
+        let taken = |claim: &Claim| condemned.record.occupies().any(|taken| taken.clashes(claim));
+        let others = |waiter: &usize| self.plan.steps[*waiter].urn != condemned.urn;
+        for waiter in waiting.on(n).filter(others) {
+            let claims = self.plan.steps[waiter].spec.iter().flat_map(|spec| &spec.claims);
+            if let Some(claim) = claims.into_iter().find(|claim| taken(claim)) {
+                let why = format!("{claim} is still taken by {}, which was left behind", condemned.urn.short());
+                self.hold_up(waiter, &why, waiting, blocked);
+                blocked.insert(waiter, why);
+            }
+        }
+    }
+
+    /// Returns true when step `outer` takes away what contains the thing of step `inner`.
+    fn contains(&self, outer: usize, inner: usize) -> bool {
+        let (outer, inner) = (&self.plan.steps[outer], &self.plan.steps[inner]);
+        let within = |mark| self.ledger.with(|store| lies_in(store.state(), &inner.urn, mark, &outer.urn));
+        outer.removes() && inner.mark.as_ref().is_some_and(within)
     }
 
     /// Returns true when another step may begin beside the `running` ones.
@@ -512,36 +600,24 @@ impl Walk<'_> {
     }
 
     /// Marks everything that waits for the failed step `n` as not to be started.
-    fn block(&self, n: usize, waiters: &BTreeMap<usize, Vec<usize>>, blocked: &mut BTreeMap<usize, String>) {
+    fn block(&self, n: usize, waiting: &Waiting, blocked: &mut BTreeMap<usize, String>) {
         let why = format!("it needs {}, which failed", self.plan.steps[n].urn.short());
-        self.strand(n, why, waiters, blocked);
+        self.strand(n, why, waiting, blocked);
     }
 
     /// Marks everything that waits for `n`, which is held, as not to be started.
-    fn hold_up(
-        &self,
-        n: usize,
-        why: &str,
-        waiters: &BTreeMap<usize, Vec<usize>>,
-        blocked: &mut BTreeMap<usize, String>,
-    ) {
+    fn hold_up(&self, n: usize, why: &str, waiting: &Waiting, blocked: &mut BTreeMap<usize, String>) {
         let why = format!("it needs {}: {why}", self.plan.steps[n].urn.short());
-        self.strand(n, why, waiters, blocked);
+        self.strand(n, why, waiting, blocked);
     }
 
-    fn strand(
-        &self,
-        n: usize,
-        why: String,
-        waiters: &BTreeMap<usize, Vec<usize>>,
-        blocked: &mut BTreeMap<usize, String>,
-    ) {
+    fn strand(&self, n: usize, why: String, waiting: &Waiting, blocked: &mut BTreeMap<usize, String>) {
         let mut todo = vec![n];
         while let Some(n) = todo.pop() {
-            for waiter in waiters.get(&n).into_iter().flatten() {
-                if !blocked.contains_key(waiter) {
-                    blocked.insert(*waiter, why.clone());
-                    todo.push(*waiter);
+            for waiter in waiting.on(n) {
+                if let Entry::Vacant(unblocked) = blocked.entry(waiter) {
+                    unblocked.insert(why.clone());
+                    todo.push(waiter);
                 }
             }
         }

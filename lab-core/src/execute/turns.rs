@@ -1,6 +1,7 @@
 //! Whose turn it is: what is ready to run, and who holds what.
 
 use crate::model::Lock;
+use crate::plan::Step;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is ready to run, the earliest in the plan first.
@@ -33,6 +34,11 @@ impl Ready {
         } else {
             self.far.insert(n)
         };
+    }
+
+    /// Takes in who waits for nobody any more.
+    pub(super) fn free(&mut self, free: Vec<usize>, started: &BTreeSet<usize>, blocked: &BTreeMap<usize, String>) {
+        free.into_iter().filter(|n| !started.contains(n) && !blocked.contains_key(n)).for_each(|n| self.push(n));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -98,19 +104,80 @@ impl Turns {
     }
 }
 
-pub(super) fn release(
-    n: usize,
+/// Who waits for whom. One step may wait for all others, and most of a large plan is this.
+pub(super) struct Waiting {
+    /// Where the waiters of each step begin.
+    from: Vec<u32>,
+    waiters: Vec<Waiter>,
+    /// For how many each step still waits.
+    left: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Waiter {
+    step: u32,
+    /// It is enough that the other exists.
     created: bool,
-    waiters: &BTreeMap<usize, Vec<usize>>,
-    needed: &mut [Vec<(usize, bool)>],
-    ready: &mut Ready,
-    started: &BTreeSet<usize>,
-    blocked: &BTreeMap<usize, String>,
-) {
-    for waiter in waiters.get(&n).into_iter().flatten().copied() {
-        needed[waiter].retain(|(other, enough)| *other != n || (created && !enough));
-        if needed[waiter].is_empty() && !started.contains(&waiter) && !blocked.contains_key(&waiter) {
-            ready.push(waiter);
+    /// It waits no more.
+    released: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(steps: &[Step]) -> Waiting {
+        let small = |n: usize| u32::try_from(n).expect("a plan has fewer than four billion steps and waits");
+        let mut from = vec![0; steps.len() + 1];
+        for after in steps.iter().flat_map(|step| &step.after) {
+            from[after.step + 1] += 1;
         }
+        for n in 0..steps.len() {
+            from[n + 1] = small(from[n] as usize + from[n + 1] as usize);
+        }
+        let mut next = from.clone();
+        let mut waiters = vec![Waiter { step: 0, created: false, released: false }; from[steps.len()] as usize];
+        for (n, step) in steps.iter().enumerate() {
+            for after in &step.after {
+                waiters[next[after.step] as usize] = Waiter { step: small(n), created: after.created, released: false };
+                next[after.step] += 1;
+            }
+        }
+        let left = steps.iter().map(|step| small(step.after.len())).collect();
+        Waiting { from, waiters, left }
+    }
+
+    /// Returns true when a step waits for nobody.
+    pub(super) fn is_free(&self, n: usize) -> bool {
+        self.left[n] == 0
+    }
+
+    fn range(&self, n: usize) -> std::ops::Range<usize> {
+        self.from[n] as usize..self.from[n + 1] as usize
+    }
+
+    /// Returns who waits for a step, or did.
+    pub(super) fn on(&self, n: usize) -> impl Iterator<Item = usize> {
+        self.waiters[self.range(n)].iter().map(|waiter| waiter.step as usize)
+    }
+
+    /// Lets those who wait for `n` go on: all, or only those for whom it is enough that it exists. Returns who waits for
+    /// nobody any more.
+    pub(super) fn release(&mut self, n: usize, created: bool) -> Vec<usize> {
+        self.release_those(n, |_, enough| enough || !created)
+    }
+
+    /// Lets some of those who wait for `n` go on, by their step and whether it is enough for them that it exists.
+    pub(super) fn release_those(&mut self, n: usize, which: impl Fn(usize, bool) -> bool) -> Vec<usize> {
+        let range = self.range(n);
+        let mut free = Vec::new();
+        for waiter in &mut self.waiters[range] {
+            let step = waiter.step as usize;
+            if !waiter.released && which(step, waiter.created) {
+                waiter.released = true;
+                self.left[step] -= 1;
+                if self.left[step] == 0 {
+                    free.push(step);
+                }
+            }
+        }
+        free
     }
 }

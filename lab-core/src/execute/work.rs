@@ -62,6 +62,9 @@ impl Walk<'_> {
                 let record = record.ok_or("what was begun is not in the state")?;
                 let open = record.open.as_deref().ok_or("what was begun has ended")?.clone();
                 let resolved = self.resolve(n, Some(&record))?;
+                if let Outcome::Replace(order) = resolved.outcome {
+                    return self.replacing(n, &record, resolved, order);
+                }
                 let mut operation =
                     self.making(n, open.begun.deed, record.id.clone().or(open.begun.id.clone()), resolved)?;
                 resume(&mut operation, op, &record, &open.begun, open.cursor.clone());
@@ -109,7 +112,11 @@ impl Walk<'_> {
                 let events = vec![Event::Forgot { urns: vec![step.urn.clone()], marks: Vec::new() }];
                 Ok(if known { Work::Record(events) } else { Work::Nothing })
             }
-            Action::LeaveBehind => Ok(Work::Record(vec![Event::LeftBehind { urn: step.urn.clone() }])),
+            Action::LeaveBehind => {
+                let named = |mark: &Mark| record.as_ref().is_some_and(|record| record.mark == *mark);
+                let mark = step.mark.clone().filter(|mark| !named(mark));
+                Ok(Work::Record(vec![Event::LeftBehind { urn: step.urn.clone(), mark }]))
+            }
             Action::Read => {
                 let node = self.declared.node(&step.urn).ok_or("it is not declared")?;
                 let NodeKind::Read(query) = &node.kind else { return Err("it is a resource, not a read".into()) };
@@ -195,6 +202,8 @@ impl Walk<'_> {
             fresh: None,
             recorded: None,
             shown: None,
+            spends_first: Vec::new(),
+            spends_last: Vec::new(),
             created: Arc::new(|| {}),
         })
     }
@@ -213,12 +222,17 @@ impl Walk<'_> {
         };
         let id = id.or_else(natural);
         let inputs = resolved.inputs;
+        let member = resolved.spec.member.as_ref().and_then(|member| self.acts.get(member));
+        let member = member.filter(|acts| acts.before.contains(&step.urn));
+        let first = member.or_else(|| self.acts.get(&step.urn)).map(|acts| acts.after.clone());
         let blank = self.blank(&step.urn, resolved.spec, deed)?;
         Ok(Operation {
             inputs,
             id,
             consent: step.destroys.clone(),
             timeout: Duration::from_secs(step.timeout),
+            spends_first: first.unwrap_or_default(),
+            spends_last: self.done_before(&step.urn),
             ..blank
         })
     }
@@ -242,8 +256,15 @@ impl Walk<'_> {
             timeout: Duration::from_secs(step.timeout),
             fresh: (!renews && record.status == Status::Ready).then_some(resolved.fresh),
             recorded: Some(record.outputs.clone()),
+            spends_first: self.acts.get(&step.urn).map(|acts| acts.after.clone()).unwrap_or_default(),
+            spends_last: self.done_before(&step.urn),
             ..blank
         })
+    }
+
+    /// Returns what is done before a member is interrupted.
+    fn done_before(&self, member: &Urn) -> Vec<Urn> {
+        self.acts.get(member).map(|acts| acts.before.clone()).unwrap_or_default()
     }
 
     fn deleting(&self, urn: &Urn, record: &Record, why: Why) -> Result<Operation, String> {
@@ -266,6 +287,7 @@ impl Walk<'_> {
                 adopt: false,
             },
             why,
+            spends_first: self.acts.get(urn).map(|acts| acts.after.clone()).unwrap_or_default(),
             undone: undone.and_then(|open| open.cursor.clone()),
             ..blank
         };

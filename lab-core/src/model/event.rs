@@ -88,6 +88,9 @@ pub enum Event {
         urn: Urn,
         /// As it is.
         made: Made,
+        /// True when that is not as it was left.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drifted: bool,
     },
     /// A thing is proven to be gone, without our doing.
     Vanished {
@@ -106,6 +109,14 @@ pub enum Event {
     LeftBehind {
         /// Which.
         urn: Urn,
+        /// The operation that made it, where it has lost its name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<Mark>,
+    },
+    /// What acts were done around is over: the next interruption has acts of its own.
+    Spent {
+        /// Which acts.
+        urns: Vec<Urn>,
     },
     /// Things go by other names now, all at once.
     Moved {
@@ -147,6 +158,7 @@ impl Event {
             | Event::Vanished { .. }
             | Event::Forgot { .. }
             | Event::LeftBehind { .. }
+            | Event::Spent { .. }
             | Event::Moved { .. } => 200,
         }
     }

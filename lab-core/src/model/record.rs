@@ -38,6 +38,9 @@ pub struct Record {
     /// The thing as last seen, in the shape of the inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Tree>,
+    /// True when that was seen by a look after it was last applied, and is not as that left it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drifted: bool,
     /// When it should be renewed, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<u64>,
@@ -49,6 +52,10 @@ pub struct Record {
     /// The thing that it takes the place of, until it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeds: Option<Mark>,
+    /// For an act of a rolling group: true once what it was done around is over, so that the next interruption needs it done
+    /// once more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spent: bool,
     /// The operation on it that has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<Box<Open>>,
@@ -147,12 +154,16 @@ struct Flat {
     #[serde(default)]
     live: Option<Tree>,
     #[serde(default)]
+    drifted: bool,
+    #[serde(default)]
     due: Option<u64>,
     status: Status,
     #[serde(default)]
     unmarked: bool,
     #[serde(default)]
     succeeds: Option<Mark>,
+    #[serde(default)]
+    spent: bool,
     #[serde(default)]
     open: Option<Box<Open>>,
 }
@@ -184,10 +195,12 @@ impl From<Flat> for Record {
             id: flat.id,
             outputs: flat.outputs,
             live: flat.live,
+            drifted: flat.drifted,
             due: flat.due,
             status: flat.status,
             unmarked: flat.unmarked,
             succeeds: flat.succeeds,
+            spent: flat.spent,
             open: flat.open,
         }
     }
@@ -292,6 +305,11 @@ impl Begun {
 }
 
 impl Record {
+    /// Returns true for what is ready, and nothing is open on.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.status == Status::Ready && self.open.is_none()
+    }
+
     /// Returns what it occupies, or may: what was begun with it may have had its effect. Its share of a room counts once.
     pub(crate) fn occupies(&self) -> impl Iterator<Item = &Claim> {
         let begun = std::iter::successors(self.open.as_deref(), |open| open.before.as_deref());
@@ -309,6 +327,7 @@ impl Record {
         self.id = Some(made.id.clone());
         self.outputs = made.outputs.clone();
         self.live = made.live.clone();
+        self.drifted = false;
         self.due = made.due;
     }
 }

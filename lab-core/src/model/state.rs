@@ -134,9 +134,10 @@ impl State {
                 Some(record) => record.spec = (**spec).clone(),
                 None => return illegal(format!("a note on {urn}, which is not in the state")),
             },
-            Event::Observed { urn, made } => match self.records.get_mut(urn) {
+            Event::Observed { urn, made, drifted } => match self.records.get_mut(urn) {
                 Some(record) => {
                     record.take(made);
+                    record.drifted = *drifted;
                     if record.status == Status::Gone {
                         record.status = Status::Ready;
                     }
@@ -169,7 +170,7 @@ impl State {
                     self.condemned.remove(mark);
                 });
             }
-            Event::LeftBehind { urn } => match self.records.remove(urn) {
+            Event::LeftBehind { urn, mark: None } => match self.records.remove(urn) {
                 Some(record) => {
                     let condemned = Condemned { urn: urn.clone(), record: *record, left_behind: true };
                     self.condemned.insert(condemned.record.mark.clone(), condemned);
@@ -179,6 +180,18 @@ impl State {
                     None => return illegal(format!("{urn} was left behind, which is not in the state")),
                 },
             },
+            Event::LeftBehind { urn, mark: Some(mark) } => match self.condemned.get_mut(mark) {
+                Some(condemned) => condemned.left_behind = true,
+                None => return illegal(format!("{mark} of {urn} was left behind, which is not condemned")),
+            },
+            Event::Spent { urns } => {
+                for urn in urns {
+                    match self.records.get_mut(urn) {
+                        Some(record) => record.spent = true,
+                        None => return illegal(format!("{urn} was spent, which is not in the state")),
+                    }
+                }
+            }
             Event::Moved { moves } => return self.rename(moves),
             Event::Returned { outputs } => self.outputs = outputs.clone(),
             Event::Answered { urn, answer } => {
@@ -221,6 +234,11 @@ impl State {
                     return Ok(());
                 }
                 match self.records.get_mut(urn) {
+                    // What is done around a member is done once more: that it was done before is known until it has been
+                    // done again.
+                    Some(record) if record.spec.member.is_some() && begun.spec.member.is_some() => {
+                        succeeds = Some(record.mark.clone());
+                    }
                     Some(record) if record.status == Status::Gone => {}
                     Some(record) if supersede && !record.open.as_ref().is_some_and(|open| open.begun.deed.makes()) => {
                         succeeds = Some(record.mark.clone());
@@ -237,10 +255,12 @@ impl State {
                     id: None,
                     outputs: Tree::default(),
                     live: None,
+                    drifted: false,
                     due: None,
                     status: Status::Begun,
                     unmarked: false,
                     succeeds,
+                    spent: false,
                     open: open(None),
                 };
                 self.records.insert(urn.clone(), Box::new(record));
@@ -300,6 +320,12 @@ impl State {
                 return Err(Illegal(format!("{op} on {urn} failed without effect, yet stands at a cursor")));
             }
             (Ended::Failed(_), Deed::Delete) => record.open = open.before,
+            // It was done before, and may be in effect.
+            (Ended::Failed(_), Deed::Create) if record.spec.member.is_some() && record.succeeds.is_some() => {
+                record.succeeds = None;
+                record.status = Status::Ready;
+                record.spent = true;
+            }
             (Ended::Failed(_), Deed::Create | Deed::Supersede | Deed::Import) => {
                 let succeeds = record.succeeds.clone();
                 self.strike(urn, &mark);
@@ -337,6 +363,23 @@ impl State {
     /// Returns what is recorded under a name.
     pub fn record(&self, urn: &Urn) -> Option<&Record> {
         self.records.get(urn).map(Box::as_ref)
+    }
+
+    /// Returns what is recorded of the thing that an operation made, whether it has its name or has lost it.
+    pub(crate) fn thing(&self, urn: &Urn, mark: &Mark) -> Option<&Record> {
+        let named = self.record(urn).filter(|record| record.mark == *mark);
+        named.or_else(|| self.condemned.get(mark).map(|condemned| &condemned.record))
+    }
+
+    /// Returns what something recorded lies in, innermost first.
+    pub(crate) fn around<'s>(&'s self, record: &'s Record) -> impl Iterator<Item = &'s Urn> + use<'s> {
+        let mut passed = BTreeSet::new();
+        let mut next = record.spec.container.as_ref();
+        std::iter::from_fn(move || {
+            let container = next.filter(|container| passed.insert(*container))?;
+            next = self.records.get(container).and_then(|record| record.spec.container.as_ref());
+            Some(container)
+        })
     }
 
     /// Returns everything that exists, whether it has a name or not.

@@ -4,9 +4,9 @@ use super::diff::diff;
 use super::drift::drift;
 use super::fate::Fate;
 use super::make::{Planner, Wanted, words};
-use super::plan::{Action, Permits, Seen};
+use super::plan::{Action, Observed, Permits, Seen};
 use crate::model::{
-    Change, ErasedType, Id, Impact, Node, Order, Path, Record, Spec, Status, Tree, Why, put_value, value_at,
+    Change, ErasedType, Id, Impact, Node, Order, Path, Record, Spec, Status, Tree, Urn, Why, put_value, value_at,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl<'a> Planner<'a> {
         }
         let seen = self.seen.seen.get(&node.urn);
         let live = match seen {
-            Some(Seen::There(made)) => made.live.as_ref().map(Tree::value),
+            Some(Seen::There(made)) => made.live.as_ref(),
             Some(Seen::Gone) => {
                 // What it held went with it.
                 self.going.insert(node.urn.clone());
@@ -34,11 +34,13 @@ impl<'a> Planner<'a> {
                 self.problem(node, message, Some("import it, or give it another name"));
                 return self.keep(&wanted, record);
             }
-            Some(Seen::Unknown(_)) | None => None,
+            // What an earlier look has recorded.
+            Some(Seen::Unknown(_)) | None => record.live.as_ref().filter(|_| record.drifted),
         };
-        if let (false, Some(Seen::There(made))) = (wanted.unknown.is_empty(), seen) {
-            wanted.live.clone_from(&made.live);
+        if !wanted.unknown.is_empty() {
+            wanted.live = live.cloned();
         }
+        let live = live.map(Tree::value);
         let live = live.as_ref();
         // Compared in seconds: not every number of them is a time.
         let now = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -184,8 +186,16 @@ impl<'a> Planner<'a> {
         permits: Permits,
         renew: bool,
     ) {
+        // Brought back to what it was, it yields something else than it does now.
+        let seen = self.seen.seen.get(&wanted.node.urn);
+        let yields_else = matches!(seen, Some(Seen::There(made)) if made.outputs != record.outputs);
+        let mut impact = impact;
+        if yields_else || record.drifted {
+            impact.unknown.push(Path::root());
+        }
         let fate = Fate {
-            outputs: (!record.outputs.is_null() || record.status == Status::Ready).then(|| record.outputs.clone()),
+            outputs: (!record.outputs.is_null() || record.status == Status::Ready)
+                .then(|| self.yields(&wanted.node.urn, record, true)),
             fresh: impact.unknown.clone(),
             mark: Some(&record.mark),
         };
@@ -198,6 +208,17 @@ impl<'a> Planner<'a> {
         self.push(wanted, action, Some(record.mark.clone()), reasons, diff, impact, permits);
     }
 
+    /// Returns what data is lost when it is replaced, which means that.
+    fn lost(&mut self, record: &Record, impact: &Impact) -> Option<String> {
+        impact.destroys.clone().or_else(|| self.removal(record).destroys)
+    }
+
+    /// Returns true for what is not replaced unless that was certain when it was shown: what is protected, and what holds
+    /// something.
+    fn guarded(&self, wanted: &Wanted<'_>, record: &Record) -> bool {
+        record.spec.protect || wanted.spec.protect || self.containers.contains(&wanted.node.urn)
+    }
+
     /// A change that may turn out to be a replacement once its inputs are known.
     fn maybe_replaced(
         &mut self,
@@ -208,9 +229,12 @@ impl<'a> Planner<'a> {
         impact: Impact,
         same: bool,
     ) {
-        let holds = self.containers.contains(&wanted.node.urn);
-        let guarded = record.spec.protect || wanted.spec.protect || holds;
+        let creation = self.impact(wanted.node, wanted.kind.creation(&wanted.spec.inputs, &self.declared.vault));
+        let lost = self.lost(record, &impact);
+        let guarded = self.guarded(&wanted, record) || unlike(lost.as_ref(), creation.destroys.as_ref());
         let permits = Permits { same, replace: !guarded };
+        let destroys = if guarded { impact.destroys } else { lost.or(creation.destroys) };
+        let impact = Impact { destroys, ..impact };
         // Replaced, everything it yields is new; kept, everything stays: nothing can be said.
         let mark = guarded.then_some(&record.mark);
         self.fates.insert(wanted.n, Fate { outputs: None, fresh: Vec::new(), mark });
@@ -230,8 +254,17 @@ impl<'a> Planner<'a> {
             self.notes.push((urn.clone(), wanted.spec.clone()));
         }
         self.same += 1;
-        let fate = Fate { outputs: Some(record.outputs.clone()), fresh: Vec::new(), mark: Some(&record.mark) };
+        let fate = Fate { outputs: Some(self.yields(urn, record, false)), fresh: Vec::new(), mark: Some(&record.mark) };
         self.fates.insert(wanted.n, fate);
+    }
+
+    /// Returns what it yields: as it was seen, else as it is recorded. What was seen is recorded where it differs.
+    fn yields(&mut self, urn: &Urn, record: &Record, drifted: bool) -> Tree {
+        let Some(Seen::There(made)) = self.seen.seen.get(urn) else { return record.outputs.clone() };
+        if made.outputs != record.outputs || record.drifted != drifted {
+            self.observed.push(Observed { urn: urn.clone(), made: made.clone(), drifted });
+        }
+        made.outputs.clone()
     }
 
     /// It is recorded in another realm than the one it is wanted in.
@@ -272,9 +305,8 @@ impl<'a> Planner<'a> {
         let create_first =
             by_type == Order::CreateFirst && !keeps_id && !keeps_claim && !holds && !elsewhere && record.open.is_none();
         self.going.insert(urn.clone());
-        let removal = self.removal(record);
         let mut delete = self.removing(&urn, record, Why::Replaced, create_first, false);
-        delete.destroys = impact.destroys.clone().or(removal.destroys);
+        delete.destroys = self.lost(record, &impact);
         delete.interrupts = impact.interrupts.clone();
         delete.reasons = reasons.clone();
         self.steps.push(delete);
@@ -302,14 +334,21 @@ impl<'a> Planner<'a> {
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
         let differs = begun.inputs != wanted.spec.inputs;
-        if differs && wanted.unknown.is_empty() && !wanted.spec.once {
+        // What is not known yet may make another thing of it.
+        let mut perhaps = None;
+        if differs && !wanted.spec.once {
             match wanted.kind.change(&wanted.spec.inputs, &begun.inputs, None, vault) {
-                Ok(Change::Replace(impact, _)) => {
+                Ok(Change::Replace(impact, _))
+                    if wanted.unknown.is_empty() || self.certainly_replaced(&wanted, &begun.inputs, None) =>
+                {
                     let reasons = vec!["what was begun is not what is wanted now".to_owned()];
                     return self.replace(wanted, record, Order::DeleteFirst, impact, reasons);
                 }
-                Ok(Change::Refuse(reasons)) => self.refused(wanted.node, &reasons),
-                Ok(Change::None | Change::Update(_)) => {}
+                Ok(Change::Replace(impact, _)) => perhaps = Some(impact).filter(|_| !self.guarded(&wanted, record)),
+                Ok(Change::Refuse(reasons)) if wanted.unknown.is_empty() => self.refused(wanted.node, &reasons),
+                Ok(Change::None | Change::Update(_) | Change::Refuse(_)) => {}
+                // Of what was begun by an older version it can be told once everything is known.
+                Err(_) if !wanted.unknown.is_empty() => {}
                 Err(error) => {
                     let message = format!(
                         "what changing {} takes cannot be told: {}",
@@ -343,18 +382,26 @@ impl<'a> Planner<'a> {
             reasons
                 .push(format!("destroying {} was agreed to when it began", impact.destroys.take().unwrap_or_default()));
         }
+        let lost = perhaps.map(|perhaps| self.lost(record, &perhaps));
+        let replace = lost.as_ref().is_some_and(|lost| !unlike(lost.as_ref(), impact.destroys.as_ref()));
+        if replace {
+            impact.destroys = impact.destroys.or(lost.flatten());
+        }
         reasons.extend(words(&impact));
         let shown = diff(&begun.inputs, &wanted.spec.inputs);
-        let fate = if making {
-            Fate { outputs: None, fresh: Vec::new(), mark: Some(&record.mark) }
-        } else {
-            Fate { outputs: Some(record.outputs.clone()), fresh: impact.unknown.clone(), mark: Some(&record.mark) }
-        };
-        self.fates.insert(wanted.n, fate);
+        let mark = (!replace).then_some(&record.mark);
+        let outputs = (!making && !replace).then(|| record.outputs.clone());
+        let fresh = if making || replace { Vec::new() } else { impact.unknown.clone() };
+        self.fates.insert(wanted.n, Fate { outputs, fresh, mark });
         let action = Action::Continue { op: open.begun.op.clone(), making };
         let mark = Some(record.mark.clone());
-        self.push(wanted, action, mark, reasons, shown, impact, Permits::default());
+        self.push(wanted, action, mark, reasons, shown, impact, Permits { replace, same: false });
     }
+}
+
+/// Returns true for two losses of which a person could only be asked about one.
+fn unlike(one: Option<&String>, other: Option<&String>) -> bool {
+    one.is_some() && other.is_some() && one != other
 }
 
 fn show(value: Option<&Value>) -> String {

@@ -1,7 +1,7 @@
 //! What is occupied twice.
 
 use super::plan::Problem;
-use crate::model::{Claim, Hold, Place, Record, State, Urn};
+use crate::model::{Claim, Declared, Hold, Place, Record, State, Urn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -54,6 +54,61 @@ pub(super) fn clashes(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
     problems
 }
 
+/// Why something stays that no line declares.
+#[derive(Clone, Copy)]
+pub(super) enum Kept {
+    LeftBehind,
+    /// By this plan.
+    LeavesBehind,
+    Retained,
+}
+
+/// Returns a problem for every claim that something has which stays though no line says so: what was left behind where nobody
+/// could reach it, and what is retained.
+pub(super) fn kept<'s>(
+    held: &[Held],
+    kept: impl Iterator<Item = (&'s Urn, &'s Record, Kept)>,
+    declared: &Declared,
+    state: &State,
+) -> Vec<Problem> {
+    let mut kept = kept.peekable();
+    if kept.peek().is_none() {
+        return Vec::new();
+    }
+    let claims = Claims::new(held.iter().map(|held| (held, &held.claim)));
+    let mut problems = Vec::new();
+    for (urn, record, why) in kept {
+        // The next one of the same line may find it, and says so where it is in the way; another line may take it over.
+        let it = |held: &Held| {
+            let import = declared.node(&held.urn).and_then(|node| node.options.import.as_ref());
+            held.urn == *urn || import.is_some() && import == record.id.as_ref()
+        };
+        for (held, _) in record.occupies().flat_map(|taken| claims.of(taken)).filter(|(held, _)| !it(held)) {
+            let (what, hint) = match why {
+                Kept::LeftBehind => ("was left behind when what contained it went", None),
+                Kept::LeavesBehind => ("is left behind, as what contained it is gone", None),
+                Kept::Retained => {
+                    ("is retained", Some("give one of them another place, or delete that one".to_owned()))
+                }
+            };
+            let by_mark = || state.condemned.contains_key(&record.mark);
+            let forget = || if by_mark() { record.mark.to_string() } else { urn.short() };
+            problems.push(Problem {
+                urn: Some(held.urn.clone()),
+                places: vec![held.place.clone(), record.spec.place.clone()],
+                message: format!(
+                    "{} of {} is still taken by {}, which {what}",
+                    held.claim,
+                    held.urn.short(),
+                    urn.short()
+                ),
+                hint: hint.or_else(|| Some(format!("delete that by hand, then `state forget {}`", forget()))),
+            });
+        }
+    }
+    problems
+}
+
 /// Returns a problem for every space in which more is taken than there is room for, naming every share and every line.
 pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem> {
     type Space<'a> = (&'a str, Option<&'a str>);
@@ -93,38 +148,42 @@ pub(super) fn shortages(held: &[Held], foreign: &[ForeignClaim]) -> Vec<Problem>
 pub(super) struct Holder<'a> {
     pub(super) urn: &'a Urn,
     pub(super) record: &'a Record,
-    pub(super) claim: &'a Claim,
+}
+
+/// Returns who occupies what, as recorded.
+pub(super) fn holders(state: &State) -> Claims<'_, Holder<'_>> {
+    Claims::new(state.occupied().map(|(urn, record, claim)| (Holder { urn, record }, claim)))
 }
 
 /// Claims by what they occupy, so that whoever clashes with one is found without looking at all others.
-pub(super) struct Holders<'a> {
+pub(super) struct Claims<'a, T> {
     /// In each space by where they begin, with the farthest end of any up to there.
-    spaces: BTreeMap<&'a str, Vec<(Holder<'a>, u128)>>,
+    spaces: BTreeMap<&'a str, Vec<(T, &'a Claim, u128)>>,
 }
 
-impl<'a> Holders<'a> {
-    pub(super) fn new(state: &'a State) -> Holders<'a> {
-        let mut spaces: BTreeMap<&str, Vec<(Holder<'a>, u128)>> = BTreeMap::new();
-        for (urn, record, claim) in state.occupied() {
-            spaces.entry(claim.space.as_str()).or_default().push((Holder { urn, record, claim }, claim.to));
+impl<'a, T: Copy> Claims<'a, T> {
+    pub(super) fn new(all: impl Iterator<Item = (T, &'a Claim)>) -> Claims<'a, T> {
+        let mut spaces: BTreeMap<&str, Vec<(T, &Claim, u128)>> = BTreeMap::new();
+        for (holder, claim) in all {
+            spaces.entry(claim.space.as_str()).or_default().push((holder, claim, claim.to));
         }
         for holders in spaces.values_mut() {
-            holders.sort_by_key(|(holder, _)| holder.claim.from);
+            holders.sort_by_key(|(_, claim, _)| claim.from);
             let mut farthest = 0;
-            for (_, to) in holders {
+            for (.., to) in holders {
                 farthest = farthest.max(*to);
                 *to = farthest;
             }
         }
-        Holders { spaces }
+        Claims { spaces }
     }
 
-    /// Returns every claim that clashes with `claim`.
-    pub(super) fn of<'b>(&'b self, claim: &'b Claim) -> impl Iterator<Item = Holder<'a>> + 'b {
+    /// Returns every claim that clashes with `claim`, with its holder.
+    pub(super) fn of(&self, claim: &Claim) -> impl Iterator<Item = (T, &'a Claim)> {
         let holders = self.spaces.get(claim.space.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let begun = holders.partition_point(|(holder, _)| holder.claim.from <= claim.to);
-        let near = holders[..begun].iter().rev().take_while(|(_, farthest)| *farthest >= claim.from);
-        near.map(|(holder, _)| *holder).filter(|holder| holder.claim.clashes(claim))
+        let begun = holders.partition_point(|(_, other, _)| other.from <= claim.to);
+        let near = holders[..begun].iter().rev().take_while(|(.., farthest)| *farthest >= claim.from);
+        near.map(|(holder, other, _)| (*holder, *other)).filter(|(_, other)| other.clashes(claim))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes: what no line declares any more, what goes with its container, and what must not go.
 
+use super::claims::Kept;
 use super::make::{Planner, TIMEOUT, words};
 use super::plan::{Action, Problem, Seen, Step, Verb};
 use super::resolve::inside;
@@ -44,22 +45,31 @@ impl<'a> Planner<'a> {
         false
     }
 
+    /// Returns true when nothing of what contained it is there any more.
+    fn already_gone(&self, record: &Record) -> bool {
+        let unknown = |container: &Urn| !self.state.records.contains_key(container);
+        self.vanished(record) || record.spec.container.as_ref().is_some_and(unknown)
+    }
+
     /// What a container that goes holds: forgotten with it, unless it has effects outside.
     pub(super) fn inside_going(&mut self, urn: &Urn, record: &'a Record) {
         self.going.insert(urn.clone());
-        let unknown = |container: &Urn| !self.state.records.contains_key(container);
-        let already_gone = self.vanished(record) || record.spec.container.as_ref().is_some_and(unknown);
+        let already_gone = self.already_gone(record);
         if record.spec.outside && already_gone {
-            let mut step = Step::blank(urn, Action::LeaveBehind);
-            step.reasons.push("what contained it is gone, and it has effects outside".into());
-            step.mark = Some(record.mark.clone());
-            step.place = Some(record.spec.place.clone());
-            self.steps.push(step);
+            self.leave_behind(urn, record);
         } else if record.spec.outside {
             self.remove(urn, record, Why::ContainerGoing, false, true);
         } else {
             self.forget(urn, record, false, "it goes with what contains it");
         }
+    }
+
+    fn leave_behind(&mut self, urn: &Urn, record: &Record) {
+        let mut step = Step::blank(urn, Action::LeaveBehind);
+        step.reasons.push("what contained it is gone, and it has effects outside".into());
+        step.mark = Some(record.mark.clone());
+        step.place = Some(record.spec.place.clone());
+        self.steps.push(step);
     }
 
     /// Reports a protected thing that would go; true when it is one.
@@ -123,6 +133,41 @@ impl<'a> Planner<'a> {
         self.steps.push(step);
     }
 
+    /// Returns true when the thing itself is known to be gone.
+    fn seen_gone(&self, urn: &Urn, record: &Record) -> bool {
+        record.status == Status::Gone || matches!(self.seen.seen.get(urn), Some(Seen::Gone))
+    }
+
+    /// Takes in what no line declares and is gone, or may be, as its deletion was begun: what it held is no longer deleted by
+    /// call, though another container is to hold it now.
+    pub(super) fn departed(&mut self) {
+        for (urn, record) in &self.pairs.left {
+            let begun = record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete);
+            // What stays has to be looked at, whatever was begun with it.
+            let begun = begun && !(record.spec.retain || record.spec.protect);
+            if begun || self.seen_gone(urn, record) || self.vanished(record) {
+                self.going.insert((*urn).clone());
+            }
+        }
+    }
+
+    /// Returns what stays though no line declares it, and keeps what it occupies.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&Urn, &Record, Kept)> {
+        let before = self.state.condemned.values().filter(|condemned| condemned.left_behind);
+        let now = self.steps.iter().filter_map(|step| {
+            let kept = match step.action {
+                Action::LeaveBehind => Kept::LeavesBehind,
+                Action::Forget { stays: true, .. } => Kept::Retained,
+                _ => return None,
+            };
+            let record = self.state.thing(&step.urn, step.mark.as_ref()?)?;
+            let goes = || self.state.around(record).any(|around| self.going.contains(around));
+            let stays = !matches!(kept, Kept::Retained) || (record.spec.retain && !goes());
+            stays.then_some((&step.urn, record, kept))
+        });
+        before.map(|condemned| (&condemned.urn, &condemned.record, Kept::LeftBehind)).chain(now)
+    }
+
     /// Everything that is recorded and not declared.
     pub(super) fn leftovers(&mut self, verb: Verb) {
         let declared = self.declared;
@@ -136,10 +181,10 @@ impl<'a> Planner<'a> {
         }
         for (urn, record) in left {
             let inside = self.goes_along(record);
-            let seen_gone = matches!(self.seen.seen.get(urn), Some(Seen::Gone));
-            if record.status == Status::Gone || seen_gone {
+            let vanished = self.vanished(record);
+            if self.seen_gone(urn, record) {
                 self.forget(urn, record, false, "it is gone");
-            } else if !self.vanished(record)
+            } else if !vanished
                 && self.guard(
                     urn,
                     record,
@@ -149,7 +194,7 @@ impl<'a> Planner<'a> {
                 self.going.remove(urn);
             } else if record.spec.member.is_some() {
                 self.forget(urn, record, false, "what it was done for is over");
-            } else if record.spec.retain {
+            } else if record.spec.retain && (record.spec.outside || !vanished) {
                 self.going.remove(urn);
                 self.forget(urn, record, true, "it is retained");
             } else if inside {
@@ -174,8 +219,10 @@ impl<'a> Planner<'a> {
                 step.mark = Some(record.mark.clone());
                 step.reasons.push("it goes with what contained it".into());
                 self.steps.push(step);
+            } else if container_gone && self.already_gone(record) {
+                self.leave_behind(urn, record);
             } else {
-                self.remove(urn, record, Why::Replaced, true, false);
+                self.remove(urn, record, Why::Replaced, true, container_gone);
             }
         }
         let reads: Vec<Urn> = state.answers.keys().filter(|urn| declared.position(urn).is_none()).cloned().collect();

@@ -104,25 +104,25 @@ fn spread(
         let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
         let gone: BTreeSet<&Urn> =
             held.keys().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
-        let around = |urn: &Urn| state.records.get(urn).and_then(|record| record.spec.container.as_ref());
         let inside = |urn: &Urn| {
-            let mut passed = BTreeSet::new();
-            let mut outer = around(urn);
-            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
-                if gone.contains(container) {
-                    return names.get(container).copied();
-                }
-                outer = around(container);
-            }
-            None
+            let container = state.record(urn).and_then(|it| state.around(it).find(|around| gone.contains(around)));
+            container.and_then(|container| names.get(container).copied())
         };
+        // A member waits for what is done before it is interrupted.
+        let before: BTreeMap<&Urn, usize> = held
+            .keys()
+            .filter_map(|n| {
+                let act = nodes.get(&steps[*n].urn)?.options.act.as_ref()?;
+                (act.when == When::Before).then_some((&act.member, *n))
+            })
+            .collect();
         let cause = |n: usize, step: &Step| {
             let waits = step.after.iter().map(|after| after.step).find(|after| held.contains_key(after));
             let member = nodes.get(&step.urn).and_then(|node| node.options.act.as_ref());
             let member = member.and_then(|act| names.get(&act.member).copied());
             let other = names.get(&step.urn).copied().filter(|other| *other != n);
             let along = step.removes().then(|| inside(&step.urn)).flatten();
-            waits.or(other).or(member).or(along)
+            waits.or(other).or(member).or(along).or_else(|| before.get(&step.urn).copied())
         };
         let more: Vec<(usize, usize)> = steps
             .iter()

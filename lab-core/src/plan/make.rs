@@ -5,7 +5,7 @@ use super::diff::diff;
 use super::fate::{Fate, Fates};
 use super::graph::Graph;
 use super::pairs::Pairs;
-use super::plan::{Action, Observations, Permits, Plan, Problem, Step, Unknown, Verb};
+use super::plan::{Action, Observations, Observed, Permits, Plan, Problem, Step, Unknown, Verb};
 use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
@@ -99,6 +99,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         fates: Fates::new(declared),
         steps: Vec::new(),
         notes: Vec::new(),
+        observed: Vec::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
         held: Vec::new(),
@@ -113,13 +114,16 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         planner.problems.push(Problem { urn: None, places: vec![place.clone()], message: message.clone(), hint: None });
     }
     planner.problems.extend(graph.problems.iter().cloned());
+    // Of a declaration that lacks something, which is a problem already, nobody can say what has left it.
+    if !declared.lacking {
+        planner.departed();
+    }
     for n in &graph.order {
         if declared.nodes[*n].options.act.is_none() {
             planner.node(*n);
         }
     }
     roll::acts(&mut planner);
-    // Of a declaration that lacks something, which is a problem already, nobody can say what has left it.
     if !declared.lacking {
         planner.leftovers(request.verb);
     }
@@ -128,12 +132,14 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     planner.problems.extend(clashes);
     let shortages = claims::shortages(&planner.held, &request.foreign);
     planner.problems.extend(shortages);
+    let kept = claims::kept(&planner.held, planner.kept(), declared, state);
+    planner.problems.extend(kept);
 
     let outputs = match request.verb {
         Verb::Up => planner.fates.fill(&(&declared.outputs).into()).value.value(),
         Verb::Destroy => Value::Null,
     };
-    let Planner { steps, notes, mut problems, warnings, edges, same, .. } = planner;
+    let Planner { steps, notes, observed, mut problems, warnings, edges, same, .. } = planner;
     let steps = order::order(steps, &edges, state, &mut problems);
     let mut steps = steps;
     for step in steps.iter_mut().filter(|step| step.claims_deferred) {
@@ -143,11 +149,14 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         Verb::Up => hold::hold(steps, declared, state, request.now),
         Verb::Destroy => (steps, Vec::new()),
     };
+    let all = held.clone();
     if !request.targets.is_empty() {
         held.retain(|held| request.targets.iter().any(|target| select::names(&held.step.urn, target)));
     }
-    let steps = roll::roll(steps, declared, state, &seen.standing, &held, &mut problems);
+    let unasked = held.len() < all.len();
+    let steps = roll::roll(steps, declared, state, &seen.standing, &all, &mut problems);
     let (steps, partial) = select::select(steps, &request.targets, declared, state, &mut problems);
+    let partial = partial || unasked;
     // A part notes nothing of the rest: what a note lifts, a protection among it, was not asked for.
     let mut notes = if partial { Vec::new() } else { notes };
     if !request.targets.is_empty() {
@@ -163,6 +172,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         same,
         moves,
         notes,
+        observed,
         problems,
         warnings,
         outputs,
@@ -170,9 +180,11 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     }
 }
 
-/// Returns what anything recorded lives inside.
+/// Returns what anything recorded lives inside, also where that has lost its name.
 fn containers(state: &State) -> BTreeSet<&Urn> {
-    state.records.values().filter_map(|record| record.spec.container.as_ref()).collect()
+    let condemned = state.condemned.values().filter(|it| !it.left_behind).map(|condemned| &condemned.record);
+    let all = state.records.values().map(Box::as_ref).chain(condemned);
+    all.filter_map(|record| record.spec.container.as_ref()).collect()
 }
 
 /// A plan in the making.
@@ -186,6 +198,8 @@ pub(super) struct Planner<'a> {
     pub(super) fates: Fates<'a>,
     pub(super) steps: Vec<Step>,
     pub(super) notes: Vec<(Urn, Spec)>,
+    /// What was seen to yield something else.
+    pub(super) observed: Vec<Observed>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) held: Vec<Held>,
@@ -277,9 +291,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Plans something to be made again beside what is recorded of the last time, which is forgotten. What bears the same
-    /// identity is the same thing: there is no other, and it is finished where it is not.
-    pub(super) fn anew(&mut self, n: usize, why: &str) {
+    /// Plans an act to be done once more. What is recorded of the last time is replaced in the moment in which it begins.
+    /// What bears the same identity is the same thing: there is no other, and it is finished where it is not.
+    pub(super) fn anew(&mut self, n: usize) {
         let node = &self.declared.nodes[n];
         let (NodeKind::Resource(kind), Some(record)) = (&node.kind, self.pairs.recorded[n]) else {
             return self.node(n);
@@ -294,7 +308,6 @@ impl<'a> Planner<'a> {
             },
             _ => {
                 self.occupy(&wanted, node);
-                self.forget(&node.urn, record, true, why);
                 self.create(wanted, Vec::new());
             }
         }

@@ -31,7 +31,9 @@ pub use judge::{Expected, Verdict, judge};
 pub(crate) use make::digest_of;
 pub use make::{Request, plan};
 pub(crate) use order::verb;
-pub use plan::{Action, After, HeldStep, Observations, Permits, Plan, Probed, Problem, Seen, Step, Unknown, Verb};
+pub use plan::{
+    Action, After, HeldStep, Observations, Observed, Permits, Plan, Probed, Problem, Seen, Step, Unknown, Verb,
+};
 pub use render::{Line, Tone, render, text};
 pub use resolve::{Outcome, Resolved, Values, resolve};
 pub(crate) use resolve::{known, known_tree, realm};

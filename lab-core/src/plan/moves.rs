@@ -130,8 +130,10 @@ fn recorded_id(record: &Record) -> Option<&str> {
     match record.status {
         Status::Gone => None,
         Status::Begun | Status::Made | Status::Ready => {
-            // Of what is being made, the identity that was wanted: it may be there already under that.
-            let making = record.open.as_deref().filter(|open| open.begun.deed.makes());
+            // Of what is being made, the identity that was wanted: it may be there already under that, also where its
+            // deletion was begun since.
+            let mut begun = std::iter::successors(record.open.as_deref(), |open| open.before.as_deref());
+            let making = begun.find(|open| open.begun.deed.makes());
             let begun = making.and_then(|open| open.begun.id.as_ref());
             record.id.as_ref().or(begun).map(|id| id.0.as_str())
         }

@@ -1,6 +1,6 @@
 //! What each step waits for.
 
-use super::claims::Holders;
+use super::claims::holders;
 use super::plan::{Action, After, Problem, Step, needs};
 use crate::model::{Deed, Edge, Open, Record, State, Status, Urn};
 use petgraph::algo::kosaraju_scc;
@@ -38,13 +38,25 @@ pub(super) fn order(
         }
     };
     let lost_its_name = |step: &Step| step.mark.as_ref().and_then(|mark| state.condemned.get(mark));
-    // A superseded or condemned thing goes when its successor stands, unless it has what that takes; otherwise it makes room
-    // first.
+    let condemned = |step: &Step| match step.action {
+        Action::LeaveBehind => lost_its_name(step).is_some(),
+        _ => condemned(step),
+    };
+    // What a thing lies in, and is deleted by call in this plan.
+    let deleted_around = |step: &Step| -> Vec<usize> {
+        let thing = step.mark.as_ref().and_then(|mark| state.thing(&step.urn, mark));
+        let outer = thing.into_iter().flat_map(|record| state.around(record));
+        let deleted = |n: &usize| matches!(steps[*n].action, Action::Delete { condemned: false, .. });
+        outer.flat_map(|outer| removes.get(outer).into_iter().flatten()).copied().filter(deleted).collect()
+    };
+    // A superseded or condemned thing goes when its successor stands, unless it has what that takes, or goes with what it
+    // lies in; otherwise it makes room first.
     let room_first = |remove: usize, make: usize| {
         let claims = || steps[make].spec.iter().flat_map(|spec| &spec.claims);
         let has = |old: &Record| claims().any(|claim| old.occupies().any(|taken| taken.clashes(claim)));
         let outlives = matches!(steps[make].action, Action::Supersede) || condemned(&steps[remove]);
-        !outlives || lost_its_name(&steps[remove]).is_some_and(|old| has(&old.record))
+        let goes_along = || !deleted_around(&steps[remove]).is_empty();
+        !outlives || lost_its_name(&steps[remove]).is_some_and(|old| has(&old.record) || goes_along())
     };
     // What stands already stands when it is changed.
     let succeeded = |step: &Step| {
@@ -70,96 +82,133 @@ pub(super) fn order(
         }
     }
     // Who needed what, as recorded: they let go before it goes. What goes along with its container lets go when that
-    // does, which may be what waits for this: then there is nothing to wait for.
-    let mut wishes = Vec::new();
+    // does, which may be what waits for this: then there is nothing to wait for. Neither is there where what somebody
+    // lets go for is only made once this has gone: then it is without what it needs in between, as whatever needs
+    // something that makes room.
+    let (mut lets_go, mut from_inside, mut along) = (Vec::new(), Vec::new(), Vec::new());
     let nothing = BTreeMap::new();
     let recorded = if removes.is_empty() { &nothing } else { &state.records };
+    // What takes something away: its own deletion, else that of what it lies in. What is gone, or stays, nothing does.
+    let takes = |remove: usize| -> Vec<usize> {
+        if matches!(steps[remove].action, Action::Delete { .. }) {
+            return vec![remove];
+        }
+        if matches!(steps[remove].action, Action::Forget { stays: true, .. }) {
+            return Vec::new();
+        }
+        deleted_around(&steps[remove])
+    };
     // What happened around a member needs nothing any more.
     for (urn, record) in recorded.iter().filter(|(_, record)| record.spec.member.is_none()) {
         for edge in &record.spec.edges {
             for remove in removes.get(&edge.to).into_iter().flatten().copied() {
+                let takes = takes(remove);
                 let (old, own): (Vec<usize>, Vec<usize>) =
                     removes.get(urn).into_iter().flatten().copied().partition(|gone| condemned(&steps[*gone]));
                 let inside = record.spec.container.as_ref() == Some(&edge.to);
                 for gone in own.iter().copied() {
+                    let called = matches!(steps[gone].action, Action::Delete { .. });
                     // What lives inside is forgotten once the container is gone; what is deleted by call goes before.
-                    let forgotten = inside && !matches!(steps[gone].action, Action::Delete { .. });
-                    let along = !matches!(steps[gone].action, Action::Delete { .. })
-                        && record.spec.container.as_ref().is_some_and(|container| removes.contains_key(container));
-                    if forgotten && matches!(steps[remove].action, Action::Delete { .. }) {
+                    if inside && !called && takes == [remove] {
                         wait(gone, remove, false);
-                    } else if along {
-                        wishes.push((remove, gone));
-                    } else {
+                    } else if !called && state.around(record).any(|outer| removes.contains_key(outer)) {
+                        along.push((remove, gone));
+                        let with = deleted_around(&steps[gone]);
+                        along.extend(takes.iter().flat_map(|takes| with.iter().map(|with| (*takes, *with))));
+                    } else if takes == [remove] {
                         wait(remove, gone, false);
+                    } else {
+                        from_inside.extend(takes.iter().map(|takes| (*takes, gone)));
                     }
                 }
                 let makes_room = makes.get(&edge.to).is_some_and(|successor| room_first(remove, *successor));
                 if let Some(make) = makes.get(urn).copied().filter(|_| own.is_empty() && !makes_room) {
-                    wait(remove, make, false);
                     // What is superseded needs it until it is gone.
                     let superseded = matches!(steps[make].action, Action::Supersede);
-                    old.iter().filter(|_| superseded).for_each(|old| wait(remove, *old, false));
+                    let old = old.iter().copied().filter(|_| superseded);
+                    if takes == [remove] {
+                        lets_go.push((remove, make));
+                        old.for_each(|old| wait(remove, old, false));
+                    } else {
+                        let users = [make].into_iter().chain(old);
+                        from_inside.extend(users.flat_map(|user| takes.iter().map(move |takes| (*takes, user))));
+                    }
                 }
             }
         }
     }
-    // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that.
-    for (urn, record) in recorded {
-        let calls = removes.get(urn).into_iter().flatten().copied();
-        for call in calls.filter(|n| matches!(steps[*n].action, Action::Delete { condemned: false, .. })) {
-            let around = |urn: &Urn| state.records.get(urn).and_then(|record| record.spec.container.as_ref());
-            let mut passed = BTreeSet::new();
-            let mut outer = record.spec.container.as_ref();
-            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
-                let goes = removes.get(container).into_iter().flatten().copied();
-                goes.filter(|n| !condemned(&steps[*n])).for_each(|goes| wait(goes, call, false));
-                outer = around(container);
+    // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that. What
+    // goes without a call goes with the container that is deleted: it is there until then, and has to be known until then.
+    for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.removes()) {
+        let Some(record) = step.mark.as_ref().and_then(|mark| state.thing(&step.urn, mark)) else { continue };
+        // That something was done before a member is taken away is known until it is.
+        let members = record.spec.member.iter().flat_map(|member| removes.get(member).into_iter().flatten());
+        members.copied().for_each(|member| wait(n, member, false));
+        for container in state.around(record) {
+            let goes = removes.get(container).into_iter().flatten().copied().filter(|goes| !condemned(&steps[*goes]));
+            for goes in goes {
+                match (&step.action, &steps[goes].action) {
+                    (Action::Delete { .. }, _) => wait(goes, n, false),
+                    (Action::Forget { stays: true, .. }, _) => {}
+                    (_, Action::Delete { .. }) => wait(n, goes, false),
+                    (..) => {}
+                }
             }
         }
     }
-    // What goes without a call goes with the container that is deleted, however far around it that lies: it is there
-    // until then, and has to be known until then.
-    for (urn, record) in recorded {
-        let silent =
-            |n: &usize| !matches!(steps[*n].action, Action::Delete { .. } | Action::Forget { stays: true, .. });
-        let silent = removes.get(urn).into_iter().flatten().copied().filter(silent).filter(|n| !condemned(&steps[*n]));
-        for gone in silent {
-            let mut passed = BTreeSet::new();
-            let mut outer = record.spec.container.as_ref();
-            while let Some(container) = outer.filter(|container| passed.insert(*container)) {
-                let goes = removes.get(container).into_iter().flatten().copied();
-                let deleted = |n: &usize| matches!(steps[*n].action, Action::Delete { condemned: false, .. });
-                goes.filter(deleted).for_each(|goes| wait(gone, goes, false));
-                outer = state.records.get(container).and_then(|record| record.spec.container.as_ref());
-            }
-        }
-    }
+    grant(&mut after, lets_go);
     // What takes over a claim comes after what held it: after that goes, and what stays, after it becomes what it is to be.
-    let holders = Holders::new(state);
+    let holders = holders(state);
     for (n, step) in steps.iter().enumerate() {
         let Some(spec) = step.spec.as_ref().filter(|_| step.makes()) else { continue };
         for claim in &spec.claims {
-            for holder in holders.of(claim).filter(|holder| *holder.urn != step.urn) {
+            for (holder, _) in holders.of(claim).filter(|(holder, _)| *holder.urn != step.urn) {
                 let of_it = |goes: &usize| steps[*goes].mark.as_ref().is_none_or(|mark| *mark == holder.record.mark);
                 let goes = removes.get(holder.urn).into_iter().flatten().copied().find(of_it);
                 let stays = || state.record(holder.urn).is_some_and(|named| named.mark == holder.record.mark);
                 let becomes = || makes.get(holder.urn).copied().filter(|_| stays());
-                if let Some(lets_go) = goes.or_else(becomes) {
-                    wait(n, lets_go, false);
+                if let Some(lets_go) = goes.or_else(becomes).filter(|lets_go| *lets_go != n) {
+                    after[n].entry(lets_go).or_insert(false);
                 }
             }
         }
     }
-    for (who, what) in wishes {
-        if who != what && !after[who].contains_key(&what) && !waits(&after, what, who) {
-            after[who].insert(what, false);
-        }
-    }
+    grant(&mut after, from_inside);
+    grant(&mut after, along);
     for (step, after) in steps.iter_mut().zip(after) {
         step.after = after.into_iter().map(|(step, created)| After { step, created }).collect();
     }
     sorted(steps, problems)
+}
+
+/// Lets each of `wishes` wait for the other, but for those that would close a circle.
+fn grant(after: &mut [BTreeMap<usize, bool>], wishes: Vec<(usize, usize)>) {
+    let mut granted = Vec::new();
+    for (who, what) in wishes {
+        if who != what && !after[who].contains_key(&what) {
+            after[who].insert(what, false);
+            granted.push((who, what));
+        }
+    }
+    let needs = |after: &[BTreeMap<usize, bool>]| -> Vec<Vec<usize>> {
+        after.iter().map(|after| after.keys().copied().collect()).collect()
+    };
+    if granted.is_empty() || stable(&needs(after)).len() == after.len() {
+        return;
+    }
+    // Only those in a circle are in doubt.
+    let rings: Vec<Vec<usize>> = kosaraju_scc(&graph(&needs(after)));
+    let mut ring_of = vec![0; after.len()];
+    rings.iter().enumerate().for_each(|(n, ring)| ring.iter().for_each(|step| ring_of[*step] = n));
+    granted.retain(|(who, what)| ring_of[*who] == ring_of[*what]);
+    for (who, what) in &granted {
+        after[*who].remove(what);
+    }
+    for (who, what) in granted {
+        if !waits(after, what, who) {
+            after[who].insert(what, false);
+        }
+    }
 }
 
 /// Returns true when `who` waits for `what`, directly or not.

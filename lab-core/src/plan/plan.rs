@@ -26,6 +26,10 @@ pub struct Plan {
     pub moves: Vec<(Urn, Urn)>,
     /// Declarations that changed without a call: their name and what they say now.
     pub notes: Vec<(Urn, Spec)>,
+    /// What is there and yields something else than is recorded: its name, and what was seen. Recorded first, as others may
+    /// be made from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<Observed>,
     /// What is wrong, all of it. A plan with problems is not executed.
     pub problems: Vec<Problem>,
     /// What a person should know though it stops nothing.
@@ -34,6 +38,17 @@ pub struct Plan {
     pub outputs: Value,
     /// True when not everything was selected, so the outputs are not settled by this plan.
     pub partial: bool,
+}
+
+/// Something that was seen to yield something else than is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Which.
+    pub urn: Urn,
+    /// As it is.
+    pub made: MadeRecord,
+    /// True when that is not as it was left.
+    pub drifted: bool,
 }
 
 /// A step that is not taken before a maintenance window opens.

@@ -3,7 +3,7 @@
 use super::diff::Delta;
 use super::order::verb;
 use super::plan::{Action, Plan, Step};
-use crate::model::{Tree, Urn, Why, redact};
+use crate::model::{Tree, Urn, redact};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -147,9 +147,10 @@ fn summary(plan: &Plan, halves: &Halves<'_>) -> String {
             (Action::Renew, false) => (4, "to renew"),
             (Action::Continue { .. }, false) => (5, "to continue"),
             (Action::Delete { .. }, false) => (6, "to delete"),
-            (Action::Forget { .. } | Action::LeaveBehind, false) => (7, "to forget"),
-            (Action::Read, false) => (8, "to read"),
-            (Action::Gate { .. }, false) => (9, "to check"),
+            (Action::Forget { .. }, false) => (7, "to forget"),
+            (Action::LeaveBehind, false) => (8, "to leave behind"),
+            (Action::Read, false) => (9, "to read"),
+            (Action::Gate { .. }, false) => (10, "to check"),
         };
         *counts.entry(what).or_default() += 1;
     }
@@ -174,7 +175,6 @@ fn summary(plan: &Plan, halves: &Halves<'_>) -> String {
     format!("{}: {}.", plan.stack, parts.join(", "))
 }
 
-/// Returns true when `step` is the taking away of what another step makes anew.
 /// Which steps are the halves of a replacement.
 struct Halves<'a> {
     made: BTreeSet<&'a Urn>,
@@ -192,7 +192,7 @@ impl<'a> Halves<'a> {
             if anew(step) {
                 halves.made.insert(&step.urn);
             }
-            if matches!(step.action, Action::Delete { why: Why::Replaced, .. }) {
+            if matches!(step.action, Action::Delete { .. }) {
                 halves.replaced.insert(&step.urn);
             }
             if step.removes() {
@@ -202,9 +202,10 @@ impl<'a> Halves<'a> {
         halves
     }
 
-    /// Returns true for the half that is not shown.
+    /// Returns true for the half that is not shown. What stays somewhere is no half of anything.
     fn away(&self, step: &Step) -> bool {
-        step.removes() && !matches!(step.action, Action::Forget { stays: true, .. }) && self.made.contains(&step.urn)
+        let stays = matches!(step.action, Action::Forget { stays: true, .. } | Action::LeaveBehind);
+        step.removes() && !stays && self.made.contains(&step.urn)
     }
 
     /// Returns true for the half that is shown.

@@ -5,8 +5,8 @@ use super::drift::drift;
 use super::make::spec_digest;
 use super::plan::{Action, Step};
 use crate::model::{
-    Change, Declared, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Tree, Unresolved, Urn, fill,
-    markers, panic_text, put_value, unknowns, value_at,
+    Change, Declared, ErasedType, Impact, Lookup, Mark, NodeKind, Order, Path, Realm, Record, Spec, Tree, Unresolved,
+    Urn, fill, markers, panic_text, put_value, unknowns, value_at,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,6 +95,15 @@ pub fn resolve(
     }
     let unshown = |what: String| Err(format!("{what}, which the plan did not show; plan again"));
     let consented = |impact: &Impact| impact.destroys.is_none() || impact.destroys == step.destroys;
+    // What a replacement destroys with what goes and with what comes, and nobody was asked about.
+    let unasked = |kind: &dyn ErasedType, record: Option<&Record>, inputs: &Tree, impact: Impact| {
+        let goes = match (impact.destroys, record) {
+            (None, Some(record)) => kind.removal(&record.spec.inputs, vault)?.destroys,
+            (destroys, _) => destroys,
+        };
+        let comes = kind.creation(inputs, vault)?.destroys;
+        Ok::<_, String>([goes, comes].into_iter().find(|lost| lost.is_some() && *lost != step.destroys).flatten())
+    };
     match step.action {
         Action::Continue { making, .. } => {
             // It goes on with today's inputs only when those are no replacement of what was begun.
@@ -105,7 +114,17 @@ pub fn resolve(
             }
             match kind.change(&spec.inputs, begun, None, vault)? {
                 Change::None | Change::Update(_) => {}
-                Change::Replace(..) => return unshown("it would have to be replaced".into()),
+                Change::Replace(..) if !step.permits.replace => {
+                    return unshown("it would have to be replaced".into());
+                }
+                // Nothing is made beside what was begun.
+                Change::Replace(impact, _) => {
+                    if let Some(lost) = unasked(kind.as_ref(), record, &spec.inputs, impact)? {
+                        return unshown(format!("it would destroy {lost}"));
+                    }
+                    let outcome = Outcome::Replace(Order::DeleteFirst);
+                    return Ok(Resolved { outcome, ..as_planned(spec, inputs) });
+                }
                 Change::Refuse(reasons) => return Err(refused(&reasons)),
             }
             // What it takes to become that, from what it was before anything was begun.
@@ -168,10 +187,10 @@ pub fn resolve(
                     Ok(Resolved { fresh, ..as_planned(spec, inputs) })
                 }
                 Change::Replace(..) if !step.permits.replace => unshown("it would have to be replaced".into()),
-                Change::Replace(impact, _) if !consented(&impact) => {
-                    unshown(format!("it would destroy {}", impact.destroys.unwrap_or_default()))
-                }
-                Change::Replace(_, order) => {
+                Change::Replace(impact, order) => {
+                    if let Some(lost) = unasked(kind.as_ref(), Some(prior), &spec.inputs, impact)? {
+                        return unshown(format!("it would destroy {lost}"));
+                    }
                     Ok(Resolved { outcome: Outcome::Replace(order), ..as_planned(spec, inputs) })
                 }
             }

@@ -3,7 +3,7 @@
 use super::make::Planner;
 use super::order;
 use super::plan::{Action, After, HeldStep, Problem, Step};
-use crate::model::{Declared, Edge, EdgeKind, Node, Record, State, Status, Urn, When};
+use crate::model::{Declared, Edge, EdgeKind, Node, Record, State, Urn, When};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the acts around members that are interrupted, and those that an earlier run left unfinished.
@@ -17,29 +17,39 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let recorded = |n: usize| planner.pairs.recorded[n];
     let unfinished: BTreeSet<&Urn> =
         acts.iter().filter(|(n, ..)| recorded(*n).is_some()).map(|(_, member, _)| *member).collect();
-    // What comes after has begun: the interruption that is recorded is over, and the next one has acts of its own. Where
-    // nothing comes after, nothing tells, and what comes before is done once more.
-    let over = |member: &Urn| {
-        let mut after = acts.iter().filter(|(_, other, when)| *when == When::After && *other == member).peekable();
-        let settled = |record: &Record| record.status == Status::Ready && record.open.is_none();
-        match after.peek() {
-            Some(_) => after.any(|(n, ..)| recorded(*n).is_some()),
-            None => planner.state.records.get(member).is_some_and(|record| settled(record)),
-        }
+    // What comes after was begun, or what came before is spent: the interruption that is recorded is over, and the next one
+    // has acts of its own.
+    let any = |member: &Urn, when: When, is: &dyn Fn(usize) -> bool| {
+        acts.iter().any(|(n, other, at)| *at == when && *other == member && is(*n))
     };
+    let spent = |n: usize| recorded(n).is_some_and(|record| record.spent);
+    let after = |member: &Urn| any(member, When::After, &|n| recorded(n).is_some_and(|record| !record.spent));
+    let over = |member: &Urn| after(member) || any(member, When::Before, &spent);
+    // By another name it is another one: a snapshot of before the next change.
+    let other = |n: usize| {
+        let named =
+            |record: &Record| matches!((&record.id, &declared.nodes[n].id), (Some(old), Some(new)) if old != new);
+        recorded(n).is_some_and(named)
+    };
+    // What comes before is only of use before; what comes after is owed once anything has begun.
+    let anew = |n: usize, member: &Urn, when: When| {
+        spent(n)
+            || interrupted.contains(member)
+                && match when {
+                    When::Before => after(member) || other(n),
+                    When::After => over(member),
+                }
+    };
+    let owed =
+        |member: &Urn, when: When| interrupted.contains(member) || (when == When::After && unfinished.contains(member));
     let todo: Vec<(usize, &Urn, When, bool)> = acts
         .iter()
-        .filter_map(|(n, member, when)| {
-            let done = recorded(*n).is_some_and(|record| record.status == Status::Ready && record.open.is_none());
-            let anew = interrupted.contains(*member) && over(member);
-            // What comes before is only of use before; what comes after is owed once anything has begun.
-            let owed = interrupted.contains(*member) || (*when == When::After && unfinished.contains(member));
-            (owed && (anew || !done)).then_some((*n, *member, *when, anew))
-        })
+        .map(|(n, member, when)| (*n, *member, *when, anew(*n, member, *when)))
+        .filter(|(n, member, when, anew)| owed(member, *when) && (*anew || !recorded(*n).is_some_and(Record::is_whole)))
         .collect();
     for (n, member, when, anew) in todo {
         if anew {
-            planner.anew(n, &format!("it was done around an earlier interruption of {}", member.short()));
+            planner.anew(n);
         } else {
             planner.node(n);
         }
@@ -57,7 +67,7 @@ fn disrupts(step: &Step) -> bool {
         // What was not there is missed by nobody.
         Action::Create | Action::Supersede | Action::Continue { making: true, .. } => false,
         Action::Import { .. } | Action::Update | Action::Renew | Action::Continue { making: false, .. } => {
-            step.interrupts.is_some()
+            step.interrupts.is_some() || step.permits.replace
         }
         Action::Forget { .. } | Action::LeaveBehind | Action::Read | Action::Gate { .. } => false,
     }
@@ -152,8 +162,13 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
     let mut acts: BTreeMap<&Urn, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     let positions: BTreeMap<&Urn, usize> =
         steps.iter().enumerate().filter(|(_, step)| step.makes()).map(|(n, step)| (&step.urn, n)).collect();
+    let mut around: BTreeSet<&Urn> = BTreeSet::new();
     for node in &declared.nodes {
-        let (Some(act), Some(position)) = (&node.options.act, positions.get(&node.urn)) else { continue };
+        let Some(act) = &node.options.act else { continue };
+        if state.records.contains_key(&node.urn) {
+            around.insert(&act.member);
+        }
+        let Some(position) = positions.get(&node.urn) else { continue };
         let (before, after) = acts.entry(&act.member).or_default();
         match act.when {
             When::Before => before.push(*position),
@@ -169,15 +184,18 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let own: Vec<usize> = by_name.get(&node.urn).cloned().unwrap_or_default();
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
         let record = state.records.get(&node.urn);
-        let down = record.is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
+        // Drained, or not uncordoned yet, it is away as well.
+        let under_way = around.contains(&node.urn);
+        let down = record.is_some_and(|record| !record.is_whole()) || under_way;
         let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;
-        if own.is_empty() || !(disrupted || down || missing) {
+        let all = [&before[..], &own, &after].concat();
+        if all.is_empty() || !(disrupted || down || missing) {
             continue;
         }
-        let first = if before.is_empty() { own.clone() } else { before.clone() };
-        let last = if after.is_empty() { own } else { after };
+        let first = [&before, &own, &after].into_iter().find(|steps| !steps.is_empty()).cloned().unwrap_or_default();
+        let last = [after, own, before].into_iter().find(|steps| !steps.is_empty()).unwrap_or_default();
         known.insert(&node.urn);
         let stands = standing.contains(&node.urn);
         members.push(Member { urn: node.urn.clone(), first, last, down, stands, missing });
@@ -247,11 +265,8 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
 }
 
 /// The step of a member waits for what is done before it; when everything around it is done, the acts are forgotten,
-/// so that the next interruption does them anew.
-///
-/// Where an earlier interruption left acts behind, these are forgotten first. Wherever that stops, it is known whether what
-/// comes before is in effect, and what comes after is owed as long as it may be: what came before is forgotten before what
-/// came after, and that, unless all of it ended, only once what comes before is done again.
+/// so that the next interruption does them anew. As long as anything of them is recorded, what comes after is owed: what was
+/// done before is done once more without being forgotten in between.
 fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: &[HeldStep]) {
     let mut by_member: BTreeMap<&Urn, Vec<(&Node, When)>> = BTreeMap::new();
     for node in &declared.nodes {
@@ -269,35 +284,19 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
     for (member, acts) in by_member {
         let own: Vec<usize> = of(member).collect();
         let (mut before, mut after, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-        // What an earlier interruption left behind, and whether all that comes after was done by then.
-        let (mut stale_before, mut stale_after, mut over) = (Vec::new(), Vec::new(), true);
         for (node, when) in &acts {
-            let (makes, forgets): (Vec<usize>, Vec<usize>) = of(&node.urn).partition(|n| steps[*n].makes());
-            let record = state.record(&node.urn);
-            if !makes.is_empty() || record.is_some() {
+            let makes: Vec<usize> = of(&node.urn).filter(|n| steps[*n].makes()).collect();
+            if !makes.is_empty() || state.record(&node.urn).is_some() {
                 kept.push((*node, *when));
             }
-            let (made, stale) = match when {
-                When::Before => (&mut before, &mut stale_before),
-                When::After => {
-                    over &= record.is_some_and(|record| record.status == Status::Ready && record.open.is_none());
-                    (&mut after, &mut stale_after)
-                }
-            };
-            made.extend(makes);
-            stale.extend(forgets);
-        }
-        let mut wait = |who: &[usize], what: &[usize]| {
-            for n in who {
-                steps[*n].after.extend(what.iter().map(|step| After { step: *step, created: false }));
+            match when {
+                When::Before => before.extend(makes),
+                When::After => after.extend(makes),
             }
-        };
-        wait(&before, &stale_before);
-        wait(&stale_after, &stale_before);
-        let (first, then) = if over { (&stale_after, &before) } else { (&before, &stale_after) };
-        wait(then, first);
-        wait(&own, &before);
-        wait(&own, &stale_after);
+        }
+        for n in &own {
+            steps[*n].after.extend(before.iter().map(|step| After { step: *step, created: false }));
+        }
         // What is owed and held is still owed.
         if held.contains(member) || acts.iter().any(|(node, _)| held.contains(&node.urn)) {
             continue;

@@ -67,11 +67,23 @@ pub(crate) struct Living {
     pub(crate) tally: Tally,
     /// The durable state is looked at at every effect.
     pub(crate) watch: bool,
+    /// Every plan is printed, and what came of it.
+    pub(crate) aloud: bool,
 }
 
 /// Lives a life to its end.
 pub(crate) fn live(life: &Life) -> Result<Tally, Broken> {
-    let mut living = Living::new(life.seed);
+    lived_through(life, false)
+}
+
+/// Lives a life once more, and prints what is planned and done in every round.
+pub(crate) fn live_aloud(life: &Life) {
+    // How it ends is known already.
+    let _ = lived_through(life, true);
+}
+
+fn lived_through(life: &Life, aloud: bool) -> Result<Tally, Broken> {
+    let mut living = Living { aloud, ..Living::new(life.seed) };
     living.watch = life.seed.is_multiple_of(6);
     let mut last = Program::default();
     for (n, round) in life.rounds.iter().enumerate() {
@@ -94,12 +106,18 @@ fn in_round(broken: Broken, round: &str) -> Broken {
 
 impl Living {
     pub(crate) fn new(seed: u64) -> Living {
-        Living { lab: Lab::new(seed), oracle: Oracle::default(), tally: Tally::default(), watch: true }
+        Living { lab: Lab::new(seed), oracle: Oracle::default(), tally: Tally::default(), watch: true, aloud: false }
     }
 
     /// Returns a life with the same past and another future.
     pub(crate) fn fork(&self) -> Living {
-        Living { lab: self.lab.fork(), oracle: self.oracle.clone(), tally: self.tally, watch: self.watch }
+        Living {
+            lab: self.lab.fork(),
+            oracle: self.oracle.clone(),
+            tally: self.tally,
+            watch: self.watch,
+            aloud: self.aloud,
+        }
     }
 
     /// Runs once more, undisturbed: whatever came before, the world is then as declared.
@@ -117,6 +135,7 @@ impl Living {
             tries += 1;
         }
         let mut why = String::new();
+        let (mut blind, mut cleared) = (false, false);
         while tries > 0 {
             tries -= 1;
             let ran = self.round(&round)?;
@@ -125,6 +144,10 @@ impl Living {
                 return Ok(());
             }
             why = ran.told();
+            // What was not looked at, as something was still open, is looked at by one more.
+            if ran.complete() && tries == 0 && !self.oracle.meddled.is_empty() && !std::mem::replace(&mut blind, true) {
+                tries += 1;
+            }
             match self.oracle.explains(&ran, &round) {
                 Some("refused") if why.contains("wait for each other") => {
                     let mut without = round.clone();
@@ -135,6 +158,16 @@ impl Living {
                     if !ran.complete() {
                         break;
                     }
+                }
+                // A person takes away by hand what was left behind, and lets what is retained go before its number is another's.
+                Some("refused") if why.contains("is still taken by") && !cleared => {
+                    cleared = true;
+                    let mut without = round.clone();
+                    without.program.lines.iter_mut().for_each(|line| line.number = None);
+                    let ran = self.round(&without)?;
+                    self.lab.clear_left().map_err(|how| broken("the state can be written", how))?;
+                    why = format!("{why}, without any claims: {}", ran.told());
+                    tries += 1;
                 }
                 Some("plan again") if tries == 0 && round.parallel == 16 => {
                     round.parallel = 8;
@@ -159,6 +192,11 @@ impl Living {
         self.oracle.meddle(&self.lab, round);
         self.oracle.before(round);
         let ran = self.lab.run(round, &self.oracle, self.watch);
+        if self.aloud {
+            let plan = ran.plan.as_ref().map(lab_core::plan::text).unwrap_or_default();
+            let effects = &self.lab.world.contents().effects;
+            println!("\n-- {:?}, complete: {}\n{plan}{}\n{effects:?}", round.verb, ran.complete(), ran.told());
+        }
         self.tally.runs += 1;
         self.tally.killed += usize::from(ran.killed);
         self.tally.complete += usize::from(ran.complete());
@@ -256,7 +294,10 @@ impl Living {
         let imported = ran.plan.as_ref().is_some_and(|plan| plan.steps.iter().any(imports));
         let making = |step: &lab_core::plan::Step| matches!(step.action, Action::Continue { making: true, .. });
         let taken = ran.plan.as_ref().is_some_and(|plan| {
-            plan.steps.iter().any(|step| making(step) && self.oracle.imported.contains(step.urn.name()))
+            let line =
+                |step: &lab_core::plan::Step| round.program.lines.iter().find(|line| line.called() == step.urn.short());
+            let import = |step| line(step).is_some_and(|line| self.oracle.imported.contains(&line.tag));
+            plan.steps.iter().any(|step| making(step) && import(step))
         });
         // What is not looked at is not seen; what was taken over differs from its line until the next run.
         let unasked = !round.mishaps.is_empty() && round.program.lines.iter().any(|line| line.kind == Kind::Look);
@@ -354,7 +395,7 @@ impl Living {
                     with(step)
                         && match step.action {
                             Action::Create | Action::Supersede => true,
-                            Action::Continue { making, .. } => making,
+                            Action::Continue { making, .. } => making || step.permits.replace,
                             Action::Update | Action::Renew => step.permits.replace,
                             _ => false,
                         }
@@ -366,7 +407,7 @@ impl Living {
                     of_it(step)
                         && match step.action {
                             Action::Delete { .. } => true,
-                            Action::Update => step.permits.replace,
+                            Action::Update | Action::Continue { .. } => step.permits.replace,
                             _ => false,
                         }
                 }),

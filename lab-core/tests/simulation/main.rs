@@ -121,6 +121,7 @@ fn every_life_keeps_every_promise() {
         panic!("seed {seed} failed, and did not fail again: it is not deterministic")
     };
     let (life, small) = shrink(&life, broken, 3_000);
+    check::live_aloud(&life);
     panic!(
         "seed {seed} breaks a promise: {}\n{}\n\nits life, made small:{life:?}\n\nreplay: LAB_SEED={seed} cargo test -p lab-core --test simulation\n",
         small.property, small.how

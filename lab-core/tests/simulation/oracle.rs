@@ -114,10 +114,10 @@ impl Oracle {
                     let mut contents = lab.world.contents();
                     let there = contents.ours(tag).map(|(at, _)| at.clone()).next();
                     if let Some((place, key)) = there {
-                        let before: BTreeSet<String> = contents.items.values().map(|item| item.tag.clone()).collect();
+                        let before = contents.items.clone();
                         contents.take(&place, &key);
-                        let after: BTreeSet<String> = contents.items.values().map(|item| item.tag.clone()).collect();
-                        self.meddled.extend(before.difference(&after).cloned());
+                        let gone = before.iter().filter(|(at, _)| !contents.items.contains_key(at));
+                        self.meddled.extend(gone.map(|(_, item)| item.tag.clone()));
                         self.released.retain(|at, _| contents.items.contains_key(at));
                     }
                 }
@@ -167,7 +167,9 @@ impl Oracle {
             .filter_map(|line| {
                 let place = program.place_of(line);
                 let of = |((at, _), item): &(&(String, String), &Item)| item.tag == line.tag && unnumbered(at) == place;
-                contents.items.iter().find(of).map(|(_, item)| (line.tag.clone(), item.serial))
+                // The last one: one of before may have been left behind, or retained.
+                let last = contents.items.iter().filter(of).map(|(_, item)| item.serial).max();
+                last.map(|serial| (line.tag.clone(), serial))
             })
             .collect();
         let chain: Vec<&Program> = self.since.iter().collect();
@@ -212,8 +214,7 @@ impl Oracle {
                 other.line(tag).is_some_and(|other| other.same_inputs(line))
                     && other.text_of(tag, &said) == program.text_of(tag, &said)
             });
-            let looks = |line: &Line| program.needs(&line.tag).iter().any(|tag| tag.starts_with(['q', 'i']));
-            if was.is_some() && quiet && same && !looks(line) && told(tag, What::Update) > 0 {
+            if was.is_some() && quiet && same && !self.moot(&whole, tag, &said) && told(tag, What::Update) > 0 {
                 return Err(format!("{tag} was changed, though nothing about it did"));
             }
         }
@@ -244,8 +245,10 @@ impl Oracle {
         if self.meddled.contains(tag) {
             return false;
         }
-        // What somebody else wrote may say anything.
-        let looks = |program: &Program| program.needs(tag).iter().any(|tag| tag.starts_with(['q', 'i']));
+        let wired = |program: &Program| program.line(tag).is_some_and(|line| matches!(line.stand, Says::Of(_)));
+        if chain.iter().any(|program| wired(program)) && self.moot(chain, tag, said) {
+            return false;
+        }
         chain.windows(2).all(|pair| {
             let (Some(a), Some(b)) = (pair[0].line(tag), pair[1].line(tag)) else { return false };
             let known = a.name == b.name || b.was.contains(&a.name) || (!a.marked && !b.marked);
@@ -257,7 +260,6 @@ impl Oracle {
                 && a.import == b.import
                 && pair[0].place_of(a) == pair[1].place_of(b)
                 && pair[0].say(&a.stand, said) == pair[1].say(&b.stand, said)
-                && (matches!(b.stand, Says::Plain(_)) || !looks(pair[1]))
         }) && chain.first().is_some_and(|program| program.line(tag).is_some())
             && chain
                 .last()
@@ -271,6 +273,18 @@ impl Oracle {
             })
     }
 
+    /// Returns true when nobody can say what a thing was made from, over all these programs: what somebody else wrote may say
+    /// anything, and so may what is left to others, unless it is so all the time and the same thing.
+    fn moot(&self, chain: &[&Program], tag: &str, said: &dyn Fn(&str) -> String) -> bool {
+        let needs: BTreeSet<String> =
+            chain.iter().flat_map(|program| program.needs(tag)).filter(|it| it != tag).collect();
+        needs.iter().any(|needed| {
+            let ignored = |program: &&Program| program.line(needed).is_some_and(|line| line.ignore);
+            let left = chain.iter().any(ignored) && !(chain.iter().all(ignored) && self.kept(chain, needed, said));
+            needed.starts_with(['q', 'i']) || self.meddled.contains(needed) || left
+        })
+    }
+
     /// Returns what a run of a part may touch: what was named, whatever that needs, and whatever goes along with it.
     pub(crate) fn part(&self, program: &Program, tags: &[String]) -> BTreeSet<String> {
         let mut part: BTreeSet<String> = tags.iter().cloned().collect();
@@ -280,7 +294,10 @@ impl Oracle {
             let chosen = |line: &Line| part.contains(&line.tag);
             for line in &program.lines {
                 let inside = program.around(&line.tag).iter().any(|around| part.contains(*around));
-                let wired = line.sources().iter().any(|source| part.contains(*source));
+                // Also whoever was, as far as is known: it has to let go of what is replaced.
+                let programs = known.iter().copied().chain([program]);
+                let mut sources = programs.filter_map(|one| one.line(&line.tag)).flat_map(Line::sources);
+                let wired = sources.any(|source| part.contains(source));
                 let mate = line.fleet.is_some() && program.lines.iter().any(|l| l.fleet == line.fleet && chosen(l));
                 // Whoever had the number that one of them gets.
                 let had: Vec<u64> = known.iter().filter_map(|one| one.line(&line.tag)?.number).collect();
@@ -434,7 +451,16 @@ impl Oracle {
             let programs = self.settled.iter().map(|(program, _)| program).chain(&self.since).chain([&round.program]);
             let shuffled = || {
                 let all: Vec<_> = programs.clone().map(&numbers).collect();
-                all.iter().any(|a| all.iter().any(|b| a.iter().any(|(tag, n)| b.get(tag).is_some_and(|m| m != n))))
+                let pairs = all.iter().flat_map(|a| all.iter().map(move |b| (a, b)));
+                pairs.into_iter().any(|(a, b)| {
+                    let handed = |tag: &String, n: u64| b.iter().any(|(other, m)| other != tag && m.0 == n);
+                    a.iter().any(|(tag, n)| b.get(tag).is_some_and(|m| m != n) || handed(tag, n.0))
+                })
+            };
+            let stays = || {
+                let wanted: BTreeSet<u64> = round.program.lines.iter().filter_map(|line| line.number).collect();
+                let mut had = programs.clone().flat_map(|program| &program.lines);
+                had.any(|line| (line.outside || line.retain) && line.number.is_some_and(|n| wanted.contains(&n)))
             };
             let each = |problem: &lab_core::plan::Problem| {
                 let guarded = problem.message.contains("is protected, and would be deleted");
@@ -444,7 +470,9 @@ impl Oracle {
                 if problem.message.contains("in stack other") {
                     return round.program.lines.iter().any(|line| line.number == Some(ABROAD));
                 }
-                problem.message.contains("wait for each other") && shuffled()
+                // What somebody is to have that was retained, or left behind, in the same run or before.
+                let kept = problem.message.contains("is still taken by");
+                (kept && stays()) || (problem.message.contains("wait for each other") && shuffled())
             };
             return plan.problems.iter().all(each).then_some("refused").or(meddled);
         }

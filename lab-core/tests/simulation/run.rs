@@ -11,7 +11,7 @@ use lab_core::execute::{
     state_digest,
 };
 use lab_core::plan::{self, Held, Observations, Plan, Request};
-use lab_core::{Claim, Clock, Link, Place, Stack, State, Status, Urn, Vault};
+use lab_core::{Claim, Clock, Deed, Event, Link, Mark, Place, Stack, State, Status, Urn, Vault};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,6 +123,22 @@ impl Lab {
         contents.items.insert(key, item);
     }
 
+    /// Takes what was left behind out of the world, and forgets it, as a person does.
+    pub(crate) fn clear_left(&mut self) -> Result<(), String> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let opened = Store::open(disk, STACK, KeySource::Given(Keys::fixed()));
+        let (mut store, _) = opened.map_err(|error| error.to_string())?;
+        let left = store.state().condemned.values().filter(|condemned| condemned.left_behind);
+        let marks: Vec<Mark> = left.map(|condemned| condemned.record.mark.clone()).collect();
+        let of_them = |item: &Item| item.by.as_ref().is_some_and(|by| marks.iter().any(|mark| mark.0 == *by));
+        self.world.contents().items.retain(|_, item| !of_them(item));
+        let forgot = Event::Forgot { urns: Vec::new(), marks };
+        store.commit(&[forgot], self.now).map_err(|error| error.to_string())?;
+        store.close().map_err(|error| error.to_string())?;
+        self.disk = self.disk.reopen(Crash::Process);
+        Ok(())
+    }
+
     /// Runs one round. Afterwards the disk is what the next process finds.
     pub(crate) fn run(&mut self, round: &Round, oracle: &Oracle, watch: bool) -> Ran {
         self.runs += 1;
@@ -153,6 +169,8 @@ impl Lab {
                 disk: Some(self.disk.clone()),
                 watch,
                 closed: None,
+                replaced: BTreeSet::new(),
+                part: matches!(round.verb, Verb::Target(_)),
             };
         }
         let heard: Arc<Mutex<Vec<Progress>>> = Arc::default();
@@ -263,6 +281,7 @@ async fn work(
         world.contents().run.closed =
             (!open(&round.program, clock.now())).then(|| ledger.with(|store| under_way(store.state())));
         let mut plan = ledger.with(|store| plan::plan(&declared, store.state(), &seen, &request));
+        world.contents().run.replaced = replaced(&plan);
         lock(&ran).plan = Some(plan.clone());
         if !plan.problems.is_empty() {
             let problems: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
@@ -308,6 +327,14 @@ async fn work(
     }
 }
 
+/// Returns what a plan deletes and makes anew, by the name that a person calls it.
+fn replaced(plan: &Plan) -> BTreeSet<String> {
+    let named = |step: &plan::Step| step.urn.short();
+    let goes: BTreeSet<String> = plan.steps.iter().filter(|step| step.removes()).map(named).collect();
+    let may = |step: &plan::Step| step.makes() && (step.permits.replace || goes.contains(&named(step)));
+    plan.steps.iter().filter(|step| may(step)).map(named).collect()
+}
+
 /// Returns the operations that made what is down already, or about to go: that is finished whatever the time.
 fn under_way(state: &State) -> BTreeSet<String> {
     let acts: BTreeSet<String> = state
@@ -318,7 +345,12 @@ fn under_way(state: &State) -> BTreeSet<String> {
         .collect();
     let begun = state.records.values().filter(|record| {
         let around = record.spec.inputs.value()["tag"].as_str().is_some_and(|tag| acts.contains(tag));
-        record.open.is_some() || record.status != Status::Ready || around
+        let goes = |urn: &Urn| {
+            let around = state.records.get(urn).and_then(|record| record.open.as_ref());
+            around.is_some_and(|open| open.begun.deed == Deed::Delete)
+        };
+        let inside = record.spec.container.as_ref().is_some_and(goes);
+        record.open.is_some() || record.status != Status::Ready || around || inside
     });
     begun.map(|record| record.mark.0.clone()).chain(state.condemned.keys().map(|mark| mark.0.clone())).collect()
 }

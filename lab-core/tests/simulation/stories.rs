@@ -2,7 +2,7 @@
 
 use crate::check::{live, quiet};
 use crate::life::{Life, Meddling, Round, Verb};
-use crate::program::{Kind, Line, Program, Says};
+use crate::program::{Fleet, Kind, Line, Program, Says};
 use crate::world::Mishap;
 
 fn of(lines: impl IntoIterator<Item = Line>) -> Program {
@@ -121,4 +121,199 @@ fn what_is_at_hand_when_somebody_asks_to_stop_is_left_alone() {
             check([up(&program), stopped], 0);
         }
     }
+}
+
+/// What is replaced waited for the deletion of what needs it; that waited for who lets go of it; and who lets go of it needs
+/// the next one of what is replaced. Refused as a circle, though each line of it was an everyday change.
+#[test]
+fn who_lets_go_only_with_what_is_made_anew_is_not_waited_for() {
+    let of_text = |tag: &str, of: &str| Line { text: Says::Of(of.into()), ..Line::new(tag) };
+    let user = Line { secret: Some(Says::Of("base".into())), ..of_text("user", "middle") };
+    let program = of([Line::new("base"), of_text("middle", "base"), user]);
+    let mut next = program.clone();
+    next.lines[0].trigger = Some(1);
+    next.remove("middle");
+    check([up(&program), up(&next)], 0);
+    for call in 0..8 {
+        check([up(&program), killed(&next, call, Mishap::KillAfter)], 0);
+    }
+}
+
+/// A machine was taken away while its line was protected, and the line went after it. It was forgotten, but what it had
+/// held was to be deleted by call, in a place that nobody could enter: no run came to an end any more.
+#[test]
+fn what_a_protected_container_held_is_forgotten_with_it_once_that_is_gone() {
+    let inside = Line { on: Some("box".into()), ..Line::new("inside") };
+    for (protect, retain) in [(Some(true), false), (None, true)] {
+        let around = Line { protect, retain, ..Line::new("box") };
+        let program = of([around, inside.clone()]);
+        let taken = Round { refresh: true, meddling: vec![Meddling::Takes("box".into())], ..up(&of([])) };
+        check([up(&program), taken], 0);
+    }
+}
+
+/// A container went with its line, and another one was to hold what it had held. That was to be deleted by call first, in a
+/// container that was gone already, as somebody had taken it away, or as its own deletion had been cut off.
+#[test]
+fn what_a_container_held_goes_with_it_though_another_one_is_to_hold_it() {
+    let inside = Line { on: Some("box".into()), ..Line::new("inside") };
+    let marked = Line { marked: true, ..Line::new("box") };
+    let program = of([marked.clone(), inside.clone()]);
+    let next = of([Line { name: "box-2".into(), ..marked }, inside]);
+    let taken = Round { meddling: vec![Meddling::Takes("box".into())], ..up(&next) };
+    check([up(&program), taken], 0);
+    let destroyed = |call| Round { verb: Verb::Destroy, ..killed(&program, call, Mishap::KillAfter) };
+    for call in 0..6 {
+        check([up(&program), destroyed(call), up(&next)], 0);
+    }
+}
+
+/// What has effects outside of its container could not be reached, and was given up as left behind; then its container
+/// could not be reached either, and stood. The next run found a stranger in it, with our own mark.
+#[test]
+fn nothing_is_left_behind_whose_container_stands() {
+    let volume = Line { outside: true, on: Some("box".into()), ..Line::new("volume") };
+    let program = of([Line::new("box"), volume]);
+    let unreachable = Round { cut_off: Some("rack".into()), ..quiet(&program, Verb::Destroy) };
+    check([up(&program), unreachable], 0);
+}
+
+/// A creation was cut off. What it was wired to is made anew, so that it has to be another thing: only a second run did
+/// that, as the first had not shown it.
+#[test]
+fn what_was_begun_may_turn_out_to_be_replaced() {
+    let program = of([Line::new("base"), Line { stand: Says::Of("base".into()), ..Line::new("user") }]);
+    let mut next = program.clone();
+    next.lines[0].text = Says::plain("text 1 of base");
+    next.lines[0].trigger = Some(1);
+    for call in 0..6 {
+        let life = Life { seed: 0, rounds: vec![killed(&program, call, Mishap::KillAfter)], hours: 0, ends: false };
+        let mut living = crate::check::Living::new(life.seed);
+        let ran = living.round(&life.rounds[0]).and_then(|_| living.round(&up(&next)));
+        let ran = ran.unwrap_or_else(|broken| panic!("{}: {}", broken.property, broken.how));
+        assert!(ran.complete(), "after call {call}: {}", ran.told());
+    }
+}
+
+/// Somebody had changed a thing, and a refresh recorded that. The next plan passed it over, and brought what is made from it
+/// up to date with what somebody else had said.
+#[test]
+fn what_a_refresh_has_recorded_is_put_right_by_the_next_run() {
+    let program = of([Line::new("base"), Line { text: Says::Of("base".into()), ..Line::new("user") }]);
+    let changed = Round { meddling: vec![Meddling::Changes("base".into())], ..quiet(&program, Verb::Refresh) };
+    let mut living = crate::check::Living::new(0);
+    for round in [up(&program), changed, up(&program)] {
+        let ran = living.round(&round).unwrap_or_else(|broken| panic!("{}: {}", broken.property, broken.how));
+        assert!(ran.complete(), "{}", ran.told());
+    }
+    let effects = &living.lab.world.contents().effects;
+    let done: Vec<(&str, &str)> = effects.iter().map(|effect| (effect.tag.as_str(), effect.text.as_str())).collect();
+    assert_eq!(done, [("base", "text of base")]);
+}
+
+/// A part was asked for that had been taken away. With it came who had needed it and goes, and with that who no longer needs
+/// that: what is gone already waits for nobody.
+#[test]
+fn what_is_gone_already_waits_for_nobody() {
+    let after = Line { after: Some("base".into()), ..Line::new("after") };
+    let user = Line { text: Says::Of("after".into()), ..Line::new("user") };
+    let program = of([Line::new("base"), after, user]);
+    let mut next = program.clone();
+    next.remove("after");
+    let taken = Round { meddling: vec![Meddling::Takes("base".into())], refresh: true, ..up(&next) };
+    check([up(&program), Round { verb: Verb::Target(vec!["base".into()]), ..taken }], 0);
+}
+
+/// A thing with effects outside had been superseded, and was still there when its container went: the way to it went with
+/// that.
+#[test]
+fn what_lost_its_name_is_deleted_before_what_contains_it() {
+    let volume = Line { outside: true, marked: true, lingers: 4, on: Some("box".into()), ..Line::new("volume") };
+    let program = of([Line::new("box"), volume]);
+    let mut next = program.clone();
+    next.lines[1].stand = Says::plain("there");
+    next.lines[1].lingers = 0;
+    for call in 0..8 {
+        check([up(&program), killed(&next, call, Mishap::KillAfter), up(&of([]))], 0);
+    }
+}
+
+/// The deletion of something unfinished was cut off, and a line of another name wants what bears its identity. That was
+/// made, and then deleted for the one of before.
+#[test]
+fn what_bears_the_identity_of_something_unfinished_that_goes_is_that() {
+    let thing = Line { steps: 2, lingers: 2, unmarkable: true, ..Line::new("t") };
+    let program = of([thing.clone()]);
+    let renamed = of([Line { part: true, ..thing }]);
+    for asks in 1..6 {
+        for call in 0..6 {
+            let stopped = Round { asks: vec![asks], ..up(&program) };
+            check([stopped, killed(&of([]), call, Mishap::KillAfter), up(&renamed)], 0);
+        }
+    }
+}
+
+/// What a thing says is left to others, and others said something. A run that saw this went on with what was recorded for
+/// whatever is made from it.
+#[test]
+fn what_is_made_from_something_is_made_from_what_was_seen_of_it() {
+    let base = Line { ignore: true, ..Line::new("base") };
+    let program = of([base, Line { text: Says::Of("base".into()), ..Line::new("user") }]);
+    let changed = Round { refresh: true, meddling: vec![Meddling::Changes("base".into())], ..up(&program) };
+    check([up(&program), changed], 0);
+}
+
+/// A member was made anew, and what comes after failed before it was begun. The next time, it was taken away without being
+/// drained: that was done, as far as was recorded, around the time before.
+#[test]
+fn a_member_that_is_whole_is_drained_before_it_is_taken_away_again() {
+    let fleet = Fleet { at_most: 2, gate: false, acts: true };
+    let program = |stand: &str, trigger: Option<u64>| {
+        let member = Line { stand: Says::plain(stand), trigger, fleet: Some(0), ..Line::new("m") };
+        Program { fleets: vec![fleet.clone()], ..of([member]) }
+    };
+    for call in 0..16 {
+        let stopped = killed(&program("there", None), call, Mishap::Panic);
+        check([up(&program("here", None)), stopped, up(&program("there", Some(1)))], 0);
+    }
+}
+
+/// Something with effects outside had been superseded in a container that is replaced as well: its deletion waited for its
+/// successor, that for the next container, and that for its deletion.
+#[test]
+fn what_lost_its_name_goes_with_a_container_that_makes_room() {
+    let volume = Line { outside: true, marked: true, steps: 2, on: Some("box".into()), ..Line::new("volume") };
+    let program = of([Line::new("box"), volume]);
+    let mut next = program.clone();
+    next.lines[1].stand = Says::plain("there");
+    let mut last = next.clone();
+    last.lines[0].stand = Says::plain("there");
+    for call in 0..8 {
+        check([up(&program), killed(&next, call, Mishap::KillAfter), up(&last)], 0);
+    }
+}
+
+/// Who needed what lies inside a container that is replaced is superseded, and needs that container itself.
+#[test]
+fn who_is_superseded_with_what_makes_room_is_not_waited_for() {
+    let inside = Line { on: Some("box".into()), ..Line::new("inside") };
+    let user = |of: &str, stand: &str| Line {
+        text: Says::Of(of.into()),
+        stand: Says::plain(stand),
+        marked: true,
+        ..Line::new("user")
+    };
+    let program = of([Line::new("box"), inside, user("inside", "here")]);
+    let next = of([Line { trigger: Some(1), ..Line::new("box") }, user("box", "there")]);
+    check([up(&program), up(&next)], 0);
+}
+
+/// A container hands its number on to another one, and who needed what it held needs that.
+#[test]
+fn who_lets_go_of_what_is_inside_does_not_hold_up_a_number() {
+    let inside = Line { on: Some("box".into()), ..Line::new("inside") };
+    let user = |of: &str| Line { text: Says::Of(of.into()), ..Line::new("user") };
+    let program = of([Line { number: Some(5), ..Line::new("box") }, inside, user("inside")]);
+    let next = of([Line { number: Some(5), ..Line::new("other") }, user("other")]);
+    check([up(&program), up(&next)], 0);
 }

@@ -7,7 +7,7 @@ use crate::dice::Dice;
 use crate::program::{Kind, Line, Program, Says};
 use lab_core::execute::disk::{Crash, FaultyDisk};
 use lab_core::execute::journal::Journal;
-use lab_core::{Clock, Error, Event, Result, State, Status};
+use lab_core::{Clock, EdgeKind, Error, Event, Result, State, Status, Urn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -117,6 +117,10 @@ pub(crate) struct Run {
     /// Nothing may be interrupted during this run but what was made by these operations, which is under way: the
     /// window is closed.
     pub(crate) closed: Option<BTreeSet<String>>,
+    /// What the plan deletes and makes anew: by the name that a person calls it.
+    pub(crate) replaced: BTreeSet<String>,
+    /// Only a part of the program is applied.
+    pub(crate) part: bool,
 }
 
 /// The outside.
@@ -468,7 +472,11 @@ impl Contents {
         if number == ABROAD {
             self.violate("what another stack has is not taken", format!("{} takes it", wanted.tag));
         }
-        let other = self.items.values().find(|item| item.number == Some(number) && item.tag != wanted.tag);
+        // What was retained and forgotten may have any.
+        let state = self.run.disk.as_ref().and_then(durable).unwrap_or_default();
+        let known = |item: &Item| item.by.as_ref().is_some_and(|by| knows(&state, by));
+        let mut others = self.items.values().filter(|item| item.number == Some(number) && item.tag != wanted.tag);
+        let other = others.find(|item| known(item));
         if let Some(other) = other.map(|item| item.tag.clone()) {
             let how = format!("{} takes {number}, which {other} has", wanted.tag);
             self.violate("a claim is let go before another takes it", how);
@@ -504,12 +512,41 @@ impl Contents {
                 && needy.status == Status::Ready
                 && needy.open.is_none()
                 && needy.spec.container.is_none()
-                && needy.spec.edges.iter().any(|edge| edge.to == *urn)
+                && needy.spec.edges.iter().any(|edge| edge.to == *urn && !self.no_more(other, item, edge.kind))
+                && !self.makes_room(&state, urn, other)
         });
         if let Some((needy, _)) = needy {
             let how = format!("{} was deleted while {needy} still needs it", item.tag);
             self.violate("what is needed goes last", how);
         }
+    }
+
+    /// Returns true when `needy` is declared to come after `item` no more, which is written down only when it is applied.
+    fn no_more(&self, needy: &Urn, item: &Item, kind: EdgeKind) -> bool {
+        let line = self.run.program.lines.iter().find(|line| line.called() == needy.short());
+        let says = line.is_none_or(|line| line.sources().contains(item.tag.as_str()));
+        self.run.part && matches!(kind, EdgeKind::After | EdgeKind::Created) && !says
+    }
+
+    /// Returns true when something that `gone` needed is replaced, and `needy` needs the next one of it: it can only let go
+    /// once that is made, which is once `gone` has made room.
+    fn makes_room(&self, state: &State, gone: &Urn, needy: &Urn) -> bool {
+        let Some(line) = self.run.program.lines.iter().find(|line| line.called() == needy.short()) else {
+            return false;
+        };
+        let needs = self.run.program.needs(&line.tag);
+        let named = |tag: &String| self.run.program.line(tag).map(Line::called);
+        let next: BTreeSet<String> =
+            needs.iter().filter_map(named).filter(|name| self.run.replaced.contains(name)).collect();
+        let (mut passed, mut todo) = (BTreeSet::new(), vec![gone]);
+        while let Some(urn) = todo.pop() {
+            if passed.insert(urn) {
+                todo.extend(
+                    state.records.get(urn).into_iter().flat_map(|record| &record.spec.edges).map(|edge| &edge.to),
+                );
+            }
+        }
+        passed.into_iter().any(|urn| urn != gone && next.contains(&urn.short()))
     }
 
     fn judge_away(&mut self, fleet: &str, tag: &str, mark: &str) {
@@ -529,7 +566,13 @@ impl Contents {
             .values()
             .filter(|item| item.away && item.fleet.as_deref() == Some(fleet) && item.by.is_some())
             .map(|item| &item.tag)
-            .chain(self.missing.iter().filter(|(_, of)| *of == fleet).map(|(tag, _)| tag))
+            // Who is declared no more is missed by nobody.
+            .chain(
+                self.missing
+                    .iter()
+                    .filter(|(tag, of)| *of == fleet && self.run.program.line(tag).is_some())
+                    .map(|(tag, _)| tag),
+            )
             .filter(|other| *other != tag)
             .collect();
         if away.len() >= group.at_most {
@@ -567,7 +610,9 @@ impl Contents {
                 continue;
             }
             let record = state.records.iter().find(|(urn, record)| {
-                urn.name() == needed.name && record.spec.inputs.value().get("tag").is_some_and(|tag| *tag == *source)
+                // By its whole name: what was moved into a component may still stand beside it under the old one.
+                urn.short() == needed.called()
+                    && record.spec.inputs.value().get("tag").is_some_and(|tag| *tag == *source)
             });
             let there = record.is_some_and(|(_, record)| match record.status {
                 Status::Ready => created || record.open.is_none(),
@@ -593,7 +638,9 @@ impl Contents {
         let item = match program.line(tag).filter(|line| line.ignore) {
             Some(line) => {
                 let place = program.place_of(line);
-                self.ours(tag).find(|((at, _), _)| unnumbered(at) == place).map(|(_, item)| item)
+                // The last one: one of before may have been retained.
+                let there = self.ours(tag).filter(|((at, _), _)| unnumbered(at) == place).map(|(_, item)| item);
+                there.max_by_key(|item| item.serial)
             }
             None => self.get(&program.rack, tag),
         };
@@ -622,6 +669,12 @@ impl Contents {
             }
         }
     }
+}
+
+/// Returns true when something is recorded of what an operation made.
+fn knows(state: &State, by: &str) -> bool {
+    let named = state.records.values().any(|record| record.mark.0 == by);
+    named || state.condemned.keys().any(|mark| mark.0 == by)
 }
 
 /// Returns the second of a time.

@@ -511,7 +511,6 @@ pub struct Acted {}
 impl Resource<Proxmox> for Act {
     const TYPE: &'static str = "microk8s:act";
     const ONCE: bool = true;
-    const GENERATED: bool = true;
     type Outputs = Acted;
 
     async fn find(_: &Client, _: &Op<Act>) -> Result<Found<Acted>> {
