@@ -5,6 +5,7 @@ mod yard;
 use lab_core::plan::{Observations, Seen, Verb};
 use lab_core::testing::{Bench, Memory, Thing, Trial};
 use lab_core::*;
+use std::collections::BTreeSet;
 use yard::{Odd, Shop, failures, problems, settled, steps};
 
 /// A box that stands somewhere, with a plain thing, a volume with effects outside and a nested box in it; and a
@@ -466,15 +467,21 @@ fn whatever_cannot_be_reached_is_left_behind_together() {
         let inside = stack.provider("inside", inside);
         let volume = |name: &str, text: Input<String>| Thing { outside: true, ..Thing::new(name, text) };
         let base = inside.resource("base").add(volume("base", "data".into()));
-        inside.resource("copy").add(volume("copy", base.output(|base| base.text).into()));
+        let copy = inside.resource("copy").add(volume("copy", base.output(|base| base.text).into()));
+        let nested = inside.resource("nested").add(Thing::new("nested", "box"));
+        let deep = stack.provider("deep", Memory::inside(&nested));
+        deep.resource("deepest").add(volume("deepest", copy.output(|copy| copy.text).into()));
         Ok(())
     };
     let bench = Bench::new().knows::<Memory>();
     bench.up_whole(program);
-    bench.world().cut_off("rack/box#1", true);
+    let places: BTreeSet<String> = bench.world().items().into_iter().map(|(place, ..)| place).collect();
+    for place in places.iter().filter(|place| *place != "rack") {
+        bench.world().cut_off(place, true);
+    }
     assert!(bench.destroy(program).complete());
     let left: Vec<String> = bench.state().condemned.values().map(|left| left.urn.short()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 3, "{left:?}");
     assert!(bench.state().records.is_empty());
 }
 

@@ -190,3 +190,29 @@ fn who_is_made_from_what_is_brought_back_is_made_from_what_it_becomes() {
         yard::settled(&bench, program);
     }
 }
+
+/// It was being brought back when the run died: the next one did not look at it, and made the other from what somebody else
+/// had said.
+#[test]
+fn wherever_bringing_back_is_cut_off_nobody_is_made_from_what_somebody_else_said() {
+    use lab_core::execute::{CallFault, Faults};
+    let program = |stack: &Stack| {
+        let rack = stack.provider("rack", Memory::at("rack"));
+        let it = rack.resource("it").add(Thing::new("it", "applied"));
+        rack.resource("user").add(Thing::new("user", it.output(|it| it.text)));
+        Ok(())
+    };
+    for (n, fault) in (0..4).flat_map(|n| [(n, CallFault::StopBefore), (n, CallFault::StopAfter)]) {
+        let bench = Bench::new();
+        bench.up_whole(program);
+        drifted(&bench, |value| value["text"] = "theirs".into());
+        let faults = std::sync::Arc::new(Faults::at(n, fault));
+        bench.attempt(program, Verb::Up, &Trial { faults, ..refreshing() }).unwrap();
+        let bench = bench.crashed(lab_core::execute::disk::Crash::Process).seeded(2);
+        bench.up_whole(program);
+        let log = bench.world().log();
+        assert!(!log.contains(&"update rack/user".to_owned()), "{fault:?} at call {n}: {log:?}");
+        assert!(bench.attempt(program, Verb::Up, &refreshing()).unwrap().complete());
+        yard::settled(&bench, program);
+    }
+}

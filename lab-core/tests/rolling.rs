@@ -844,3 +844,124 @@ fn that_a_member_was_drained_is_known_until_it_is_gone() {
     bench.up_whole(fleet.program());
     assert_eq!(yard.log(), ["uncordon m1"]);
 }
+
+/// Of two things done before a member one had begun once more when the run died. The other was taken for done, as what comes
+/// after, which said that it is over, was spent by the first.
+#[test]
+fn whatever_is_cut_off_everything_is_done_before_a_member_is_interrupted() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            let missed = Some("m1 takes its place".to_owned());
+            let member = shop.resource("m1").rolling(&group);
+            let member = member.add(Odd { turn: Turn::Interrupt, missed, ..Odd::new("m1", say) });
+            for name in ["drain m1", "save m1"] {
+                group.before(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+            }
+            for name in ["uncordon m1", "wake m1"] {
+                group.after(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+            }
+            Ok(())
+        }
+    };
+    for n in 0..12 {
+        let (bench, yard) = yard();
+        bench.up_whole(program("old"));
+        yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
+        assert_eq!(failures(&bench.up(program("new"))), ["update m1: it was upset"]);
+        yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
+        assert_eq!(failures(&bench.up(program("old"))), ["create wake-m1: it was upset"]);
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        bench.up_whole(program("new"));
+        let log = yard.log();
+        let mut done: Vec<&str> = Vec::new();
+        for call in &log {
+            match call.as_str() {
+                "drain m1" | "save m1" => done.push(call),
+                "uncordon m1" => done.clear(),
+                "update shop/m1" => {
+                    let both = done.contains(&"drain m1") && done.contains(&"save m1");
+                    assert!(both, "only {done:?} before it, after call {n}: {log:?}");
+                }
+                _ => {}
+            }
+        }
+        settled(&bench, program("new"));
+    }
+}
+
+/// What is done before a member was done when the run died, and its line went; what comes after was not done any more.
+#[test]
+fn what_comes_after_is_owed_though_the_line_of_what_came_before_is_gone() {
+    let program = |say: &'static str, before: bool| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            let missed = Some("m1 takes its place".to_owned());
+            let member = shop.resource("m1").rolling(&group);
+            let member = member.add(Odd { turn: Turn::Interrupt, missed, ..Odd::new("m1", say) });
+            if before {
+                group.before(&shop, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+            }
+            group.after(&shop, member.urn(), "uncordon-m1", Chore { what: "uncordon m1".into() });
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    bench.up_whole(program("old", true));
+    yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(program("new", true))), ["update m1: it was upset"]);
+    yard.log();
+    bench.up_whole(program("old", false));
+    assert_eq!(yard.log(), ["uncordon m1"]);
+    settled(&bench, program("old", false));
+}
+
+/// Only the member was asked for: it was interrupted, and what is done after it was left for another time.
+#[test]
+fn with_a_member_that_is_asked_for_goes_what_is_done_around_it() {
+    let fleet = Fleet { members: 1, acts: true, gate: false, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
+    bench.up(fleet.saying("new").program());
+    yard.log();
+    let trial = Trial { targets: vec!["m1".into()], ..Trial::default() };
+    assert!(bench.attempt(fleet.saying("new").program(), Verb::Up, &trial).unwrap().complete());
+    assert_eq!(yard.log(), ["update shop/m1", "ready shop/m1", "uncordon m1"]);
+}
+
+/// A drained member whose lines are gone is away as well, and goes first.
+#[test]
+fn a_drained_member_whose_lines_are_gone_goes_first() {
+    let fleet = Fleet { members: 3, acts: true, gate: false, ..Fleet::default() };
+    let (bench, yard) = applied(fleet);
+    for name in ["m1", "m2", "m3"] {
+        yard.upset("apply", name, Upset::Fail(Class::Invalid));
+    }
+    // One after the other is drained, and fails.
+    let program = |members: usize| Fleet { members, ..fleet }.saying("new").program();
+    bench.up(program(3));
+    let drained: Vec<String> = yard.log().into_iter().filter(|call| call.starts_with("drain")).collect();
+    assert_eq!(drained, ["drain m1"]);
+    let next = move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        for name in &NAMES[1..3] {
+            let missed = Some(format!("{name} takes its place"));
+            let member = Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new(name, "new") };
+            let member = shop.resource(name).rolling(&group).add(member);
+            group.before(&shop, member.urn(), &format!("drain-{name}"), Chore { what: format!("drain {name}") });
+            group.after(&shop, member.urn(), &format!("uncordon-{name}"), Chore { what: format!("uncordon {name}") });
+        }
+        Ok(())
+    };
+    yard.contents().upsets.clear();
+    bench.up_whole(next);
+    let log = yard.log();
+    let at =
+        |what: &str| log.iter().position(|call| call == what).unwrap_or_else(|| panic!("{what} is not in {log:?}"));
+    assert!(at("delete shop/m1") < at("drain m2"), "{log:?}");
+}

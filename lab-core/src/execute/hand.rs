@@ -43,7 +43,8 @@ pub(super) fn size(events: &[Event]) -> usize {
 
 impl Operation {
     fn at_hand(&self, ground: &Ground) -> Hand {
-        if !self.kind.generated() || self.begun || ground.faults.planned() {
+        let around = !self.spends_first.is_empty() || !self.spends_last.is_empty();
+        if !self.kind.generated() || self.begun || around || ground.faults.planned() {
             return Hand::Busy;
         }
         match self.deed {

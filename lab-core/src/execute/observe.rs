@@ -105,20 +105,15 @@ fn leaving<'a>(state: &'a State, declared: &'a Declared) -> BTreeSet<&'a Urn> {
         }
     }
     // Who is away for another reason counts as well: it is being changed, or is between the halves of a replacement.
-    let whole = |record: &Record| begun(record) || record.is_whole();
+    let around = if groups.is_empty() { BTreeSet::new() } else { state.under_way() };
+    let up = |urn: &Urn, record: &Record| begun(record) || (record.is_whole() && !around.contains(urn));
     let away = |group: &str| {
         let of_it = declared.nodes.iter().filter(|node| node.options.rolling.as_deref() == Some(group));
-        let drained = |urn: &Urn| {
-            declared.nodes.iter().any(|node| {
-                node.options.act.as_ref().is_some_and(|act| act.member == *urn) && state.record(&node.urn).is_some()
-            })
-        };
+        let missed = of_it.filter(|node| !state.record(&node.urn).is_some_and(|record| up(&node.urn, record)));
         let undeclared = state.records.iter().filter(|(urn, record)| {
-            declared.node(urn).is_none() && record.spec.rolling.as_deref() == Some(group) && !whole(record)
+            declared.node(urn).is_none() && record.spec.rolling.as_deref() == Some(group) && !up(urn, record)
         });
-        let missed =
-            |urn: &Urn| !state.record(urn).is_some_and(|record| whole(record) && (begun(record) || !drained(urn)));
-        of_it.filter(|node| missed(&node.urn)).count() + undeclared.count()
+        missed.count() + undeclared.count()
     };
     groups.retain(|group, members| {
         declared.groups.get(*group).is_some_and(|declared| members.len() + away(group) > declared.at_most)

@@ -429,15 +429,15 @@ impl Walk<'_> {
     /// Returns true when step `other` deletes what lies, as that of step `n` does, in something that goes, and may be left
     /// behind with it.
     fn passes_along(&self, other: usize, n: usize) -> bool {
-        let [along, passed] = [other, n].map(|n| {
+        let around = |n: usize| {
             let step = &self.plan.steps[n];
-            let thing = |mark| {
-                self.ledger.with(|store| store.state().thing(&step.urn, mark).map(|it| it.spec.container.clone()))
-            };
-            step.mark.as_ref().and_then(thing).flatten()
-        });
+            self.ledger.with(|store| {
+                let thing = step.mark.as_ref().and_then(|mark| store.state().thing(&step.urn, mark));
+                thing.into_iter().flat_map(|record| store.state().around(record)).cloned().collect::<BTreeSet<Urn>>()
+            })
+        };
         let may = matches!(self.plan.steps[other].action, Action::Delete { may_leave: true, .. });
-        may && along.is_some() && along == passed
+        may && !around(other).is_disjoint(&around(n))
     }
 
     /// Marks everything that would take what the thing of step `n`, which was left behind, occupies as not to be started.

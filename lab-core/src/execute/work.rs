@@ -222,9 +222,10 @@ impl Walk<'_> {
         };
         let id = id.or_else(natural);
         let inputs = resolved.inputs;
-        let member = resolved.spec.member.as_ref().and_then(|member| self.acts.get(member));
-        let member = member.filter(|acts| acts.before.contains(&step.urn));
-        let first = member.or_else(|| self.acts.get(&step.urn)).map(|acts| acts.after.clone());
+        // Either side of a member says of the other that it belongs to an interruption that is over.
+        let around = resolved.spec.member.as_ref().and_then(|member| self.acts.get(member));
+        let around = around.map(|acts| if acts.before.contains(&step.urn) { &acts.after } else { &acts.before });
+        let first = around.or_else(|| self.acts.get(&step.urn).map(|acts| &acts.after)).cloned();
         let blank = self.blank(&step.urn, resolved.spec, deed)?;
         Ok(Operation {
             inputs,

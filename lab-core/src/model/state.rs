@@ -382,6 +382,11 @@ impl State {
         })
     }
 
+    /// Returns the members of rolling groups around which something was done, or begun.
+    pub(crate) fn under_way(&self) -> BTreeSet<&Urn> {
+        self.records.values().filter_map(|record| record.spec.member.as_ref()).collect()
+    }
+
     /// Returns everything that exists, whether it has a name or not.
     fn things(&self) -> impl Iterator<Item = &Record> {
         let condemned = self.condemned.values().map(|condemned| &condemned.record);

@@ -63,6 +63,7 @@ impl<'a> Planner<'a> {
             .map(|live| drift(&node.urn, Some(&wanted.spec.inputs.value()), &prior.value(), live, vault))
             .unwrap_or_default();
         let drifted: Vec<_> = drifted.into_iter().filter(|drift| !node.options.ignores(&drift.path)).collect();
+        wanted.drifted = !drifted.is_empty();
         let differs = prior != wanted.spec.inputs;
         if wanted.spec.once || (!differs && drifted.is_empty() && !due && !triggered && record.status == Status::Ready)
         {
@@ -190,12 +191,13 @@ impl<'a> Planner<'a> {
         let seen = self.seen.seen.get(&wanted.node.urn);
         let yields_else = matches!(seen, Some(Seen::There(made)) if made.outputs != record.outputs);
         let mut impact = impact;
-        if yields_else || record.drifted {
+        let drifted = wanted.drifted;
+        if yields_else || drifted {
             impact.unknown.push(Path::root());
         }
         let fate = Fate {
             outputs: (!record.outputs.is_null() || record.status == Status::Ready)
-                .then(|| self.yields(&wanted.node.urn, record, true)),
+                .then(|| self.yields(&wanted.node.urn, record, drifted)),
             fresh: impact.unknown.clone(),
             mark: Some(&record.mark),
         };
@@ -383,6 +385,10 @@ impl<'a> Planner<'a> {
                 .push(format!("destroying {} was agreed to when it began", impact.destroys.take().unwrap_or_default()));
         }
         let lost = perhaps.map(|perhaps| self.lost(record, &perhaps));
+        // Brought back to what it was, it yields something else than it does now.
+        if !making && record.drifted {
+            impact.unknown.push(Path::root());
+        }
         let replace = lost.as_ref().is_some_and(|lost| !unlike(lost.as_ref(), impact.destroys.as_ref()));
         if replace {
             impact.destroys = impact.destroys.or(lost.flatten());

@@ -1,7 +1,7 @@
 //! Maintenance windows: what is disruptive is held outside of them, with everything that waits for it.
 
 use super::plan::{Action, HeldStep, Step};
-use crate::model::{Declared, Node, Opening, State, Status, Urn, When, Why, Windows};
+use crate::model::{Declared, Node, Opening, State, Urn, When, Why, Windows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
@@ -22,8 +22,11 @@ pub(super) fn hold(
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let nodes: BTreeMap<&Urn, &Node> = declared.nodes.iter().map(|node| (&node.urn, node)).collect();
     let mut held: BTreeMap<usize, (u64, String, Option<Urn>)> = BTreeMap::new();
+    let around = state.under_way();
+    // What was begun with something, or around it, is to be finished.
+    let under_way = |urn: &Urn| around.contains(urn) || state.record(urn).is_some_and(|record| !record.is_whole());
     for n in 0..steps.len() {
-        if !disrupts(&steps[n]) || under_way(&steps[n].urn, declared, state) {
+        if !disrupts(&steps[n]) || under_way(&steps[n].urn) {
             continue;
         }
         match windows(&steps[n].urn, declared, &nodes, state).at(now) {
@@ -58,13 +61,6 @@ fn disrupts(step: &Step) -> bool {
         | Action::Read
         | Action::Gate { .. } => false,
     }
-}
-
-/// Returns true when something was begun with it, or around it, that is to be finished.
-fn under_way(urn: &Urn, declared: &Declared, state: &State) -> bool {
-    let begun = state.records.get(urn).is_some_and(|record| record.open.is_some() || record.status != Status::Ready);
-    let around = declared.nodes.iter().filter(|node| node.options.act.as_ref().is_some_and(|act| act.member == *urn));
-    begun || around.into_iter().any(|node| state.records.contains_key(&node.urn))
 }
 
 /// Returns when something may be interrupted: as its rolling group says, else as the stack does.

@@ -232,6 +232,8 @@ pub(super) struct Wanted<'n> {
     pub(super) id: Option<Id>,
     /// What was seen of it, where what its change takes is judged again later.
     pub(super) live: Option<Tree>,
+    /// Whether it is as somebody else left it.
+    pub(super) drifted: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -428,7 +430,18 @@ impl<'a> Planner<'a> {
             member: node.options.act.as_ref().map(|act| act.member.clone()),
             place: node.place.clone(),
         };
-        Some(Wanted { n, node, kind, spec, realm_known: realm.is_some(), unknown, claims_deferred, id, live: None })
+        Some(Wanted {
+            n,
+            node,
+            kind,
+            spec,
+            realm_known: realm.is_some(),
+            unknown,
+            claims_deferred,
+            id,
+            live: None,
+            drifted: false,
+        })
     }
 
     /// Returns of what is declared what is compared, and which of it is not known.

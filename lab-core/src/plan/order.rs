@@ -142,7 +142,8 @@ pub(super) fn order(
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.removes()) {
         let Some(record) = step.mark.as_ref().and_then(|mark| state.thing(&step.urn, mark)) else { continue };
         // That something was done before a member is taken away is known until it is.
-        let members = record.spec.member.iter().flat_map(|member| removes.get(member).into_iter().flatten());
+        let forgotten = record.spec.member.iter().filter(|_| matches!(step.action, Action::Forget { .. }));
+        let members = forgotten.flat_map(|member| removes.get(member).into_iter().flatten());
         members.copied().for_each(|member| wait(n, member, false));
         for container in state.around(record) {
             let goes = removes.get(container).into_iter().flatten().copied().filter(|goes| !condemned(&steps[*goes]));

@@ -96,13 +96,15 @@ pub fn resolve(
     let unshown = |what: String| Err(format!("{what}, which the plan did not show; plan again"));
     let consented = |impact: &Impact| impact.destroys.is_none() || impact.destroys == step.destroys;
     // What a replacement destroys with what goes and with what comes, and nobody was asked about.
+    let agreed = record.and_then(|record| record.open.as_deref()).and_then(|open| open.begun.consent.clone());
     let unasked = |kind: &dyn ErasedType, record: Option<&Record>, inputs: &Tree, impact: Impact| {
         let goes = match (impact.destroys, record) {
             (None, Some(record)) => kind.removal(&record.spec.inputs, vault)?.destroys,
             (destroys, _) => destroys,
         };
         let comes = kind.creation(inputs, vault)?.destroys;
-        Ok::<_, String>([goes, comes].into_iter().find(|lost| lost.is_some() && *lost != step.destroys).flatten())
+        let asked = |lost: &Option<String>| lost.is_none() || *lost == step.destroys || *lost == agreed;
+        Ok::<_, String>([goes, comes].into_iter().find(|lost| !asked(lost)).flatten())
     };
     match step.action {
         Action::Continue { making, .. } => {

@@ -14,9 +14,11 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let declared = planner.declared;
     let act = |n: &usize| declared.nodes[*n].options.act.as_ref().map(|act| (*n, &act.member, act.when));
     let acts: Vec<(usize, &Urn, When)> = graph.order.iter().filter_map(act).collect();
+    if acts.is_empty() {
+        return;
+    }
     let recorded = |n: usize| planner.pairs.recorded[n];
-    let unfinished: BTreeSet<&Urn> =
-        acts.iter().filter(|(n, ..)| recorded(*n).is_some()).map(|(_, member, _)| *member).collect();
+    let unfinished = planner.state.under_way();
     // What comes after was begun, or what came before is spent: the interruption that is recorded is over, and the next one
     // has acts of its own.
     let any = |member: &Urn, when: When, is: &dyn Fn(usize) -> bool| {
@@ -78,7 +80,9 @@ struct Member {
     urn: Urn,
     first: Vec<usize>,
     last: Vec<usize>,
-    /// An operation on it is open: it is down already, as far as is known, and no gate can be asked of it.
+    /// An operation on it is open.
+    open: bool,
+    /// Because of that, or because it was drained, it is down already, as far as is known, and no gate can be asked of it.
     down: bool,
     /// It was seen to stand, though a destroy began to delete it.
     stands: bool,
@@ -162,13 +166,9 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
     let mut acts: BTreeMap<&Urn, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     let positions: BTreeMap<&Urn, usize> =
         steps.iter().enumerate().filter(|(_, step)| step.makes()).map(|(n, step)| (&step.urn, n)).collect();
-    let mut around: BTreeSet<&Urn> = BTreeSet::new();
+    let around = state.under_way();
     for node in &declared.nodes {
-        let Some(act) = &node.options.act else { continue };
-        if state.records.contains_key(&node.urn) {
-            around.insert(&act.member);
-        }
-        let Some(position) = positions.get(&node.urn) else { continue };
+        let (Some(act), Some(position)) = (&node.options.act, positions.get(&node.urn)) else { continue };
         let (before, after) = acts.entry(&act.member).or_default();
         match act.when {
             When::Before => before.push(*position),
@@ -185,8 +185,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let (before, after) = acts.get(&node.urn).cloned().unwrap_or_default();
         let record = state.records.get(&node.urn);
         // Drained, or not uncordoned yet, it is away as well.
-        let under_way = around.contains(&node.urn);
-        let down = record.is_some_and(|record| !record.is_whole()) || under_way;
+        let open = record.is_some_and(|record| !record.is_whole());
+        let down = open || around.contains(&node.urn);
         let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;
@@ -198,7 +198,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let last = [after, own, before].into_iter().find(|steps| !steps.is_empty()).unwrap_or_default();
         known.insert(&node.urn);
         let stands = standing.contains(&node.urn);
-        members.push(Member { urn: node.urn.clone(), first, last, down, stands, missing });
+        members.push(Member { urn: node.urn.clone(), first, last, open, down, stands, missing });
     }
     // A member whose line is gone is taken away in its turn as well.
     for (n, step) in steps.iter().enumerate() {
@@ -207,10 +207,11 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let deleted = matches!(step.action, Action::Delete { condemned: false, .. });
         if member && deleted && known.insert(&step.urn) {
             let (urn, own) = (step.urn.clone(), vec![n]);
-            let down = record.is_some_and(|record| record.open.is_some());
+            let open = record.is_some_and(|record| !record.is_whole());
+            let down = open || around.contains(&step.urn);
             rolls = true;
             let stands = standing.contains(&urn);
-            members.push(Member { urn, first: own.clone(), last: own, down, stands, missing: false });
+            members.push(Member { urn, first: own.clone(), last: own, open, down, stands, missing: false });
         }
     }
     // Where nobody is taken away, those that are still being made need no turns.
@@ -241,7 +242,7 @@ fn in_turn(members: Vec<Member>, steps: &[Step]) -> Vec<Member> {
                     todo.extend(steps[step].after.iter().map(|after| after.step));
                 }
             }
-            needs.retain(|other: &usize| !member.down || members[*other].down);
+            needs.retain(|other: &usize| !member.open || members[*other].open);
             needs
         })
         .collect();
@@ -281,6 +282,12 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
     steps.iter().enumerate().for_each(|(n, step)| by_name.entry(step.urn.clone()).or_default().push(n));
     let of = |urn: &Urn| by_name.get(urn).into_iter().flatten().copied();
     let held: BTreeSet<&Urn> = held.iter().map(|held| &held.step.urn).collect();
+    let mut gone: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    for (n, step) in steps.iter().enumerate().filter(|(_, step)| matches!(step.action, Action::Forget { .. })) {
+        if let Some(member) = state.record(&step.urn).and_then(|record| record.spec.member.as_ref()) {
+            gone.entry(member).or_default().push(n);
+        }
+    }
     for (member, acts) in by_member {
         let own: Vec<usize> = of(member).collect();
         let (mut before, mut after, mut kept) = (Vec::new(), Vec::new(), Vec::new());
@@ -302,6 +309,10 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
             continue;
         }
         let all = [&before[..], &after, &own].concat();
+        // What was done before by a line that is gone says that something is owed until that is done.
+        for n in gone.get(member).into_iter().flatten() {
+            steps[*n].after.extend(all.iter().map(|step| After { step: *step, created: false }));
+        }
         let (first, last): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, when)| *when == When::Before);
         let mut forgotten = Vec::new();
         for acts in [first, last] {

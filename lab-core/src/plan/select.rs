@@ -36,6 +36,12 @@ pub(super) fn select(
             within.entry(container).or_default().push(n);
         }
     }
+    let mut acts: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+    for node in &declared.nodes {
+        if let (Some(act), Some(steps)) = (&node.options.act, by_name.get(&node.urn)) {
+            acts.entry(&act.member).or_default().extend(steps);
+        }
+    }
     let mut chosen: BTreeSet<usize> = BTreeSet::new();
     let mut todo: Vec<usize> = wanted.iter().filter_map(|urn| by_name.get(urn)).flatten().copied().collect();
     while let Some(n) = todo.pop() {
@@ -45,6 +51,8 @@ pub(super) fn select(
         let step = &steps[n];
         todo.extend(step.after.iter().map(|after| after.step));
         todo.extend(&by_name[&step.urn]);
+        // With a member goes what is done around it.
+        todo.extend(acts.get(&step.urn).into_iter().flatten());
         // What a container holds goes with it, whether or not anything waits for that.
         if step.removes() {
             todo.extend(within.get(&step.urn).into_iter().flatten());
