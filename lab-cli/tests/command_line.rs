@@ -373,12 +373,14 @@ fn drift_shows_what_is_declared_applied_and_there() {
     ");
     assert_snapshot!(bench.run(program, "preview").out, @r#"
       memory / home
+        ~ update memory:thing rack  lab-cli/tests/homelab/mod.rs:26
+            because /text was changed by somebody else: "ready" is "upside down"
         + create memory:thing table  lab-cli/tests/homelab/mod.rs:26
             because it was there and is gone
       outputs
-        key: [secret]
-        room: "cellar/rack#1"
-    homelab: 1 to create, 1 unchanged.
+        key: [unknown]
+        room: [unknown]
+    homelab: 1 to create, 1 to update, 0 unchanged.
     "#);
 }
 

@@ -188,12 +188,16 @@ impl<'a> Planner<'a> {
         renew: bool,
     ) {
         // Brought back to what it was, it yields something else than it does now.
-        let seen = self.seen.seen.get(&wanted.node.urn);
-        let yields_else = matches!(seen, Some(Seen::There(made)) if made.outputs != record.outputs);
-        let mut impact = impact;
         let drifted = wanted.drifted;
-        if yields_else || drifted {
-            impact.unknown.push(Path::root());
+        let mut impact = impact;
+        match self.seen.seen.get(&wanted.node.urn) {
+            // What it yielded as it was left is recorded no more.
+            _ if drifted && record.drifted => impact.unknown.push(Path::root()),
+            Some(Seen::There(made)) if made.outputs != record.outputs => {
+                let differing = self::diff(&record.outputs, &made.outputs);
+                impact.unknown.extend(differing.into_iter().map(|delta| delta.path));
+            }
+            Some(_) | None => {}
         }
         let fate = Fate {
             outputs: (!record.outputs.is_null() || record.status == Status::Ready)
