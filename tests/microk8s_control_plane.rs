@@ -12,7 +12,7 @@ use microk8s::Dev;
 fn a_microk8s_environment_comes_up_on_a_real_control_plane() {
     let Some(assets) = real::assets("a_microk8s_environment_comes_up_on_a_real_control_plane") else { return };
     // What real processes need, they need of the machines' time, too: a deadline of theirs is no shorter than here.
-    let dev = Dev::new(sim::Options { speed: 100, control_plane: Some(assets), ..sim::Options::default() });
+    let dev = Dev::new(sim::Options { speed: 40, control_plane: Some(assets), ..sim::Options::default() });
     dev.run_whole(Verb::Up).unwrap();
     let world = dev.settled().unwrap();
     // An account that only a real controller manager has.
