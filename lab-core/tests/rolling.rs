@@ -689,6 +689,10 @@ fn whatever_is_cut_off_twice_no_member_stays_drained() {
     }
 }
 
+fn position(log: &[String], what: &str) -> usize {
+    log.iter().position(|call| call == what).unwrap_or_else(|| panic!("{what} is not in {log:?}"))
+}
+
 /// Who may turn out to be replaced may be taken away: it went while another one was.
 #[test]
 fn a_member_that_may_be_replaced_takes_its_turn() {
@@ -710,43 +714,44 @@ fn a_member_that_may_be_replaced_takes_its_turn() {
     yard.log();
     bench.up_whole(program("new"));
     let log = yard.log();
-    let at =
-        |what: &str| log.iter().position(|call| call == what).unwrap_or_else(|| panic!("{what} is not in {log:?}"));
+    let at = |what: &str| position(&log, what);
     assert!(at("ready shop/m1") < at("delete shop/m2"), "{log:?}");
     settled(&bench, program("new"));
+}
+
+/// A member with two things done before it and two after.
+fn paired(say: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let missed = Some("m1 takes its place".to_owned());
+        let member = shop.resource("m1").rolling(&group);
+        let member = member.add(Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new("m1", say) });
+        for name in ["drain m1", "save m1"] {
+            group.before(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+        }
+        for name in ["uncordon m1", "wake m1"] {
+            group.after(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
+        }
+        Ok(())
+    }
 }
 
 /// A member with two things done before it and two after: what came after and failed was to be forgotten by both of those
 /// before, in one frame, which no state takes; and every other step lost what it had to write.
 #[test]
 fn with_two_things_before_a_member_what_came_after_is_owed_once() {
-    let program = |say: &'static str| {
-        move |stack: &Stack| {
-            let shop = stack.provider("shop", Shop::at("shop"));
-            let group = stack.rolling("fleet", 1);
-            let missed = Some("m1 takes its place".to_owned());
-            let member = shop.resource("m1").rolling(&group);
-            let member = member.add(Odd { turn: Turn::Interrupt, calls: 2, missed, ..Odd::new("m1", say) });
-            for name in ["drain m1", "save m1"] {
-                group.before(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
-            }
-            for name in ["uncordon m1", "wake m1"] {
-                group.after(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
-            }
-            Ok(())
-        }
-    };
     let (bench, yard) = yard();
-    bench.up_whole(program("old"));
+    bench.up_whole(paired("old"));
     yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
-    assert_eq!(failures(&bench.up(program("new"))), ["create wake-m1: it was upset"]);
+    assert_eq!(failures(&bench.up(paired("new"))), ["create wake-m1: it was upset"]);
     yard.log();
-    bench.up_whole(program("third"));
+    bench.up_whole(paired("third"));
     let log = yard.log();
     for name in ["drain m1", "save m1", "uncordon m1", "wake m1"] {
         assert_eq!(log.iter().filter(|call| *call == name).count(), 1, "{name}: {log:?}");
     }
-    settled(&bench, program("third"));
+    settled(&bench, paired("third"));
 }
 
 /// A snapshot had been made before a change that was never made; before the next, another one, none was.
@@ -849,33 +854,17 @@ fn that_a_member_was_drained_is_known_until_it_is_gone() {
 /// after, which said that it is over, was spent by the first.
 #[test]
 fn whatever_is_cut_off_everything_is_done_before_a_member_is_interrupted() {
-    let program = |say: &'static str| {
-        move |stack: &Stack| {
-            let shop = stack.provider("shop", Shop::at("shop"));
-            let group = stack.rolling("fleet", 1);
-            let missed = Some("m1 takes its place".to_owned());
-            let member = shop.resource("m1").rolling(&group);
-            let member = member.add(Odd { turn: Turn::Interrupt, missed, ..Odd::new("m1", say) });
-            for name in ["drain m1", "save m1"] {
-                group.before(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
-            }
-            for name in ["uncordon m1", "wake m1"] {
-                group.after(&shop, member.urn(), &name.replace(' ', "-"), Chore { what: name.into() });
-            }
-            Ok(())
-        }
-    };
     for n in 0..12 {
         let (bench, yard) = yard();
-        bench.up_whole(program("old"));
+        bench.up_whole(paired("old"));
         yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
-        assert_eq!(failures(&bench.up(program("new"))), ["update m1: it was upset"]);
+        assert_eq!(failures(&bench.up(paired("new"))), ["update m1: it was upset"]);
         yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
-        assert_eq!(failures(&bench.up(program("old"))), ["create wake-m1: it was upset"]);
+        assert_eq!(failures(&bench.up(paired("old"))), ["create wake-m1: it was upset"]);
         let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
-        bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+        bench.attempt(paired("new"), Verb::Up, &trial).unwrap();
         let bench = bench.crashed(Crash::Process).seeded(2);
-        bench.up_whole(program("new"));
+        bench.up_whole(paired("new"));
         let log = yard.log();
         let mut done: Vec<&str> = Vec::new();
         for call in &log {
@@ -889,7 +878,7 @@ fn whatever_is_cut_off_everything_is_done_before_a_member_is_interrupted() {
                 _ => {}
             }
         }
-        settled(&bench, program("new"));
+        settled(&bench, paired("new"));
     }
 }
 
@@ -938,12 +927,9 @@ fn with_a_member_that_is_asked_for_goes_what_is_done_around_it() {
 fn a_drained_member_whose_lines_are_gone_goes_first() {
     let fleet = Fleet { members: 3, acts: true, gate: false, ..Fleet::default() };
     let (bench, yard) = applied(fleet);
-    for name in ["m1", "m2", "m3"] {
-        yard.upset("apply", name, Upset::Fail(Class::Invalid));
-    }
-    // One after the other is drained, and fails.
-    let program = |members: usize| Fleet { members, ..fleet }.saying("new").program();
-    bench.up(program(3));
+    // One after the other would be drained: the first fails, and the others are not begun.
+    yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
+    bench.up(fleet.saying("new").program());
     let drained: Vec<String> = yard.log().into_iter().filter(|call| call.starts_with("drain")).collect();
     assert_eq!(drained, ["drain m1"]);
     let next = move |stack: &Stack| {
@@ -958,10 +944,8 @@ fn a_drained_member_whose_lines_are_gone_goes_first() {
         }
         Ok(())
     };
-    yard.contents().upsets.clear();
     bench.up_whole(next);
     let log = yard.log();
-    let at =
-        |what: &str| log.iter().position(|call| call == what).unwrap_or_else(|| panic!("{what} is not in {log:?}"));
+    let at = |what: &str| position(&log, what);
     assert!(at("delete shop/m1") < at("drain m2"), "{log:?}");
 }

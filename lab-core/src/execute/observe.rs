@@ -18,8 +18,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How many looks are taken at the same time.
 pub(super) const PARALLEL: usize = 16;
 
-/// Asks the declared reads, looks at the members of rolling groups that a destroy left behind, and, when `refresh` is wanted,
-/// at everything that is recorded.
+/// Asks the declared reads, looks at the members of rolling groups that a destroy left behind, at what was recorded as somebody
+/// else left it, and, when `refresh` is wanted, at everything that is recorded.
 pub async fn observe(declared: Arc<Declared>, ledger: &Ledger, link: &Link, refresh: bool) -> Observations {
     let connections = Arc::new(Connections::new(declared.clone(), ledger.clone(), link.clone()));
     let mut observations = Observations::default();

@@ -225,14 +225,14 @@ impl Walk<'_> {
         // Either side of a member says of the other that it belongs to an interruption that is over.
         let around = resolved.spec.member.as_ref().and_then(|member| self.acts.get(member));
         let around = around.map(|acts| if acts.before.contains(&step.urn) { &acts.after } else { &acts.before });
-        let first = around.or_else(|| self.acts.get(&step.urn).map(|acts| &acts.after)).cloned();
+        let spends_first = around.cloned().unwrap_or_else(|| self.done_after(&step.urn));
         let blank = self.blank(&step.urn, resolved.spec, deed)?;
         Ok(Operation {
             inputs,
             id,
             consent: step.destroys.clone(),
             timeout: Duration::from_secs(step.timeout),
-            spends_first: first.unwrap_or_default(),
+            spends_first,
             spends_last: self.done_before(&step.urn),
             ..blank
         })
@@ -257,7 +257,7 @@ impl Walk<'_> {
             timeout: Duration::from_secs(step.timeout),
             fresh: (!renews && record.status == Status::Ready).then_some(resolved.fresh),
             recorded: Some(record.outputs.clone()),
-            spends_first: self.acts.get(&step.urn).map(|acts| acts.after.clone()).unwrap_or_default(),
+            spends_first: self.done_after(&step.urn),
             spends_last: self.done_before(&step.urn),
             ..blank
         })
@@ -266,6 +266,11 @@ impl Walk<'_> {
     /// Returns what is done before a member is interrupted.
     fn done_before(&self, member: &Urn) -> Vec<Urn> {
         self.acts.get(member).map(|acts| acts.before.clone()).unwrap_or_default()
+    }
+
+    /// Returns what is done after a member is interrupted.
+    fn done_after(&self, member: &Urn) -> Vec<Urn> {
+        self.acts.get(member).map(|acts| acts.after.clone()).unwrap_or_default()
     }
 
     fn deleting(&self, urn: &Urn, record: &Record, why: Why) -> Result<Operation, String> {
@@ -288,7 +293,7 @@ impl Walk<'_> {
                 adopt: false,
             },
             why,
-            spends_first: self.acts.get(urn).map(|acts| acts.after.clone()).unwrap_or_default(),
+            spends_first: self.done_after(urn),
             undone: undone.and_then(|open| open.cursor.clone()),
             ..blank
         };
