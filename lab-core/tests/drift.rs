@@ -2,12 +2,14 @@
 
 mod yard;
 
-use lab_core::execute::disk::Disk;
+use lab_core::execute::disk::{Crash, Disk};
+use lab_core::execute::{CallFault, Faults};
 use lab_core::plan::{Observations, Seen, Verb, drift};
 use lab_core::testing::{Bench, Memory, Thing, Trial};
 use lab_core::*;
 use serde_json::{Value, json};
-use yard::{problems, steps};
+use std::sync::Arc;
+use yard::{Odd, Shop, Yard, problems, settled, steps, yard};
 
 fn program(say: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
     move |stack: &Stack| {
@@ -168,26 +170,36 @@ fn what_was_recorded_as_changed_by_somebody_else_is_looked_at_before_it_is_belie
     assert!(again.is_empty(), "{}", lab_core::plan::text(&again));
 }
 
+/// One that yields what it says, and another that is made from that. It does not announce that what it yields may change.
+fn pair(stack: &Stack) -> Result<(), ProgramError> {
+    let shop = stack.provider("shop", Shop::at("shop"));
+    let it = shop.resource("it").add(Odd { announces: Vec::new(), ..Odd::new("it", "applied") });
+    shop.resource("user").add(Odd::new("user", it.output(|it| it.say)));
+    Ok(())
+}
+
+/// Returns the pair as it was applied, with the one changed by somebody else.
+fn changed_pair() -> (Bench, Arc<Yard>) {
+    let (bench, yard) = yard();
+    bench.up_whole(pair);
+    let at = ("shop".to_owned(), "it".to_owned());
+    yard.contents().items.get_mut(&at).unwrap().value["say"] = "theirs".into();
+    yard.log();
+    (bench, yard)
+}
+
 /// What somebody else changed is brought back, and with it what it yields: who is made from that was brought up to date with
 /// what somebody else had said, and back again by the next run.
 #[test]
 fn who_is_made_from_what_is_brought_back_is_made_from_what_it_becomes() {
-    let program = |stack: &Stack| {
-        let rack = stack.provider("rack", Memory::at("rack"));
-        let it = rack.resource("it").add(Thing::new("it", "applied"));
-        rack.resource("user").add(Thing::new("user", it.output(|it| it.text)));
-        Ok(())
-    };
     for by_verb in [false, true] {
-        let bench = Bench::new();
-        bench.up_whole(program);
-        drifted(&bench, |value| value["text"] = "theirs".into());
+        let (bench, yard) = changed_pair();
         if by_verb {
-            bench.refresh(program);
+            bench.refresh(pair);
         }
-        assert!(bench.attempt(program, Verb::Up, &Trial { refresh: !by_verb, ..Trial::default() }).unwrap().complete());
-        assert_eq!(bench.world().log(), ["update rack/it"]);
-        yard::settled(&bench, program);
+        assert!(bench.attempt(pair, Verb::Up, &Trial { refresh: !by_verb, ..Trial::default() }).unwrap().complete());
+        assert_eq!(yard.log(), ["update shop/it"]);
+        settled(&bench, pair);
     }
 }
 
@@ -195,24 +207,15 @@ fn who_is_made_from_what_is_brought_back_is_made_from_what_it_becomes() {
 /// had said.
 #[test]
 fn wherever_bringing_back_is_cut_off_nobody_is_made_from_what_somebody_else_said() {
-    use lab_core::execute::{CallFault, Faults};
-    let program = |stack: &Stack| {
-        let rack = stack.provider("rack", Memory::at("rack"));
-        let it = rack.resource("it").add(Thing::new("it", "applied"));
-        rack.resource("user").add(Thing::new("user", it.output(|it| it.text)));
-        Ok(())
-    };
     for (n, fault) in (0..4).flat_map(|n| [(n, CallFault::StopBefore), (n, CallFault::StopAfter)]) {
-        let bench = Bench::new();
-        bench.up_whole(program);
-        drifted(&bench, |value| value["text"] = "theirs".into());
-        let faults = std::sync::Arc::new(Faults::at(n, fault));
-        bench.attempt(program, Verb::Up, &Trial { faults, ..refreshing() }).unwrap();
-        let bench = bench.crashed(lab_core::execute::disk::Crash::Process).seeded(2);
-        bench.up_whole(program);
-        let log = bench.world().log();
-        assert!(!log.contains(&"update rack/user".to_owned()), "{fault:?} at call {n}: {log:?}");
-        assert!(bench.attempt(program, Verb::Up, &refreshing()).unwrap().complete());
-        yard::settled(&bench, program);
+        let (bench, yard) = changed_pair();
+        let faults = Arc::new(Faults::at(n, fault));
+        bench.attempt(pair, Verb::Up, &Trial { faults, ..refreshing() }).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        bench.up_whole(pair);
+        let log = yard.log();
+        assert!(!log.contains(&"update shop/user".to_owned()), "{fault:?} at call {n}: {log:?}");
+        assert!(bench.attempt(pair, Verb::Up, &refreshing()).unwrap().complete());
+        settled(&bench, pair);
     }
 }
