@@ -7,6 +7,7 @@
 // Each test file uses its own part of it, and none of it is reached from elsewhere.
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part")]
 
+pub mod fleet;
 mod odd;
 
 pub use odd::{Ask, Chore, Counter, Look, Odd, OddOutputs, Shop, Turn, Upset, Yard};
