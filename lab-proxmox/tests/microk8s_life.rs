@@ -205,6 +205,74 @@ fn a_member_leaves_though_the_machine_that_was_asked_for_it_goes_first() {
     assert!(why.starts_with("VM 11003 runs"), "{why}");
 }
 
+/// Lets the founder of [`three`] leave by way of `asked`, until it is gone or that was asked for often enough. Returns
+/// whether it is, and what was said last.
+fn leave(lab: &Lab, asked: u32) -> (bool, String) {
+    let cursor = serde_json::json!({"Next": {"vmid": asked, "stage": "Remove"}});
+    let mut op = Op { inputs: Some(founder()), exists: true, deleting: true, cursor: Some(cursor), ..operation() };
+    let (mut refused, mut last) = (0, String::new());
+    lab.by_hand(async |client| {
+        while refused < 6 {
+            match Member::delete(client, &op).await.unwrap() {
+                Step::Done(_) => return (true, last),
+                Step::Next { cursor, why, pause, .. } => {
+                    if why.contains("ended with") {
+                        (refused, last) = (refused + 1, why);
+                    }
+                    op.cursor = (!cursor.is_null()).then_some(cursor);
+                    lab.running.link().clock.sleep(pause).await;
+                }
+            }
+        }
+        (false, last)
+    })
+}
+
+/// Lets a machine make its cluster forget a node.
+fn forget(lab: &Lab, by: u32, name: &str) {
+    lab.by_hand(async |client| {
+        let pid = client.run(by, &["/snap/bin/microk8s", "remove-node", name, "--force"]).await.unwrap();
+        while client.ran(by, pid).await.unwrap().is_none() {
+            lab.running.link().clock.sleep(std::time::Duration::from_secs(1)).await;
+        }
+    });
+}
+
+/// Members that leave at the same time ask each other. Who had left already said that MicroK8s is not running, and was
+/// asked again and again, until the deadline if need be.
+#[test]
+fn a_member_leaves_though_the_one_that_was_asked_for_it_has_left() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    forget(&lab, 11_003, "dev-2");
+    assert!(leave(&lab, 11_002).0);
+    assert_eq!(members(&lab), ["dev-3"]);
+}
+
+#[test]
+fn the_last_member_leaves_though_nobody_else_serves() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    forget(&lab, 11_001, "dev-2");
+    forget(&lab, 11_001, "dev-3");
+    assert!(leave(&lab, 11_003).0);
+}
+
+/// Without a majority nobody can forget anybody: that is no reason to say that it has been done.
+#[test]
+fn a_member_does_not_leave_a_cluster_that_is_down() {
+    let lab = Lab::new();
+    lab.whole(three, Verb::Up);
+    for vmid in [11_001, 11_002] {
+        lab.task(&Request::post(format!("/nodes/pve{}/qemu/{vmid}/status/stop", vmid - 11_000)));
+    }
+    let (gone, why) = leave(&lab, 11_003);
+    assert!(!gone);
+    assert_eq!(why, "VM 11003: `/snap/bin/microk8s remove-node dev-1 --force` ended with 1: microk8s is not running");
+    lab.task(&Request::post("/nodes/pve2/qemu/11002/status/start"));
+    assert!(leave(&lab, 11_003).0);
+}
+
 #[test]
 fn what_a_member_said_before_it_was_one_makes_nobody_forget_it() {
     let lab = Lab::new();

@@ -385,8 +385,27 @@ impl Resource<Proxmox> for Member {
             Came::Ended(_, output) if output.contains("not found") || output.contains("does not exist") => {
                 Ok(Step::gone())
             }
-            Came::Ended(code, output) => Err(failed(command, code, &output)),
+            // Nobody is left who would remember it.
+            Came::Ended(..) if alone(client, member.vmid).await? => Ok(Step::gone()),
+            // Who has left meanwhile serves no more, and who has lost its majority waits for it: others may know.
+            Came::Ended(code, output) => {
+                let from = member.peers.iter().position(|peer| *peer == vmid).map_or(0, |at| at + 1);
+                let (before, after) = member.peers.split_at(from);
+                let next = living(client, &[after, before].concat()).await?;
+                let why = format!("VM {vmid}: {}", failed(command, code, &output).message);
+                Ok(Step::next(json!(next.map(|vmid| At::Next { vmid, stage: Stage::Drain })), why, PAUSE))
+            }
         }
+    }
+}
+
+/// Returns true if the datastore of a machine knows of no other member. It notes every half minute who
+/// its members are, as long as it has a majority of them.
+async fn alone(client: &Client, vmid: u32) -> Result<bool> {
+    match client.read_file(vmid, BACKEND).await {
+        Ok(backend) => Ok(backend.is_some_and(|text| text.matches("Address:").count() == 1)),
+        Err(error) if quiet(&error) || error.problem == Problem::Missing => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -88,6 +88,10 @@ pub(in crate::proxmox::guest) async fn command(system: &Arc<System>, arguments: 
                 );
             }
             system.takes(10).await;
+            // Somebody may have made the others forget this one meanwhile.
+            if !ready() {
+                return Outcome::failed(1, "microk8s is not running");
+            }
             cluster.remove(name).await;
             Outcome::default()
         }
