@@ -651,32 +651,33 @@ pub trait Prerequisite {
 
 impl<O> Prerequisite for Handle<O> {
     fn urns(&self) -> Vec<Urn> {
-        vec![self.urn.clone()]
+        vec![self.urn().clone()]
     }
 }
 
 /// A declared resource: what others are wired to.
 pub struct Handle<O> {
-    urn: Urn,
+    /// Its URN alone, as the outputs of everybody who reads it share it.
+    sources: Arc<[Urn]>,
     outputs: PhantomData<fn() -> O>,
 }
 
 impl<O> Handle<O> {
     fn new(urn: Urn) -> Handle<O> {
-        Handle { urn, outputs: PhantomData }
+        Handle { sources: [urn].into(), outputs: PhantomData }
     }
 
     /// Returns the URN.
     pub fn urn(&self) -> &Urn {
-        &self.urn
+        &self.sources[0]
     }
 }
 
 impl<O: Data> Handle<O> {
     /// Returns a value computed from the outputs: `vm.output(|vm| vm.address)`.
     pub fn output<T>(&self, project: impl Fn(O) -> T + Send + Sync + 'static) -> Output<T> {
-        let urn = self.urn.clone();
-        Output::computed([urn.clone()], move |lookup| {
+        let urn = self.urn().clone();
+        Output::computed(self.sources.clone(), move |lookup| {
             let outputs = lookup.outputs(&urn)?;
             let outputs = value::read::<O>(&outputs)
                 .map_err(|error| Unresolved::Failed(format!("the outputs of {urn} do not decode: {error}")))?;
@@ -687,12 +688,12 @@ impl<O: Data> Handle<O> {
 
 impl<O> Clone for Handle<O> {
     fn clone(&self) -> Handle<O> {
-        Handle::new(self.urn.clone())
+        Handle { sources: self.sources.clone(), outputs: PhantomData }
     }
 }
 
 impl<O> fmt::Debug for Handle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({})", self.urn)
+        write!(f, "Handle({})", self.urn())
     }
 }

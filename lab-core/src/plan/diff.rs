@@ -19,11 +19,13 @@ pub struct Delta {
 
 /// Returns the properties in which `after` differs from `before`, in order of their paths.
 pub fn diff(before: &Tree, after: &Tree) -> Vec<Delta> {
-    let mut deltas = Vec::new();
     if before.is_null() && !after.is_null() {
-        // Of what is new there is nothing to look into.
-        deltas.push(Delta { path: Path::root(), before: Some(before.clone()), after: Some(after.clone()) });
-    } else if before != after {
+        // Of what is new there is nothing to look into. A plan of a hundred thousand new things has as many of these lists,
+        // with room for one each.
+        return vec![Delta { path: Path::root(), before: Some(before.clone()), after: Some(after.clone()) }];
+    }
+    let mut deltas = Vec::new();
+    if before != after {
         walk(Some(&before.value()), Some(&after.value()), &Path::root(), &mut deltas);
     }
     deltas
