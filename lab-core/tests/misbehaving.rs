@@ -4,14 +4,15 @@
 
 mod yard;
 
-use lab_core::execute::Report;
+use lab_core::execute::disk::Crash;
+use lab_core::execute::{Faults, Report};
 use lab_core::plan::{Action, Verb};
 use lab_core::testing::{Bench, Trial};
 use lab_core::*;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
-use yard::{Ask, Odd, Shop, Upset, Yard, failures, problem, problems, settled, steps, yard};
+use yard::{Ask, Odd, Shop, Turn, Upset, Yard, failures, problem, problems, settled, steps, yard};
 
 /// `it` at a place of its own, and what must not suffer from it: `other` elsewhere, `beside` at the same place.
 fn program(it: &Odd) -> impl Fn(&Stack) -> Result<(), ProgramError> + Send + 'static + use<> {
@@ -205,6 +206,17 @@ fn what_was_said_to_be_created_and_is_not_there_fails_by_name_and_is_created_by_
     yard.upset("apply", "it", Upset::Lie);
     assert!(up(&bench, &it("x")).complete());
     bench.refresh(program(&it("x")));
+    recovers(&bench, &yard, &it("x"), &ALL);
+}
+
+/// Its record was dropped, as nothing had been made; the next run met what had, and took it for somebody else's.
+#[test]
+fn what_fails_as_if_it_had_done_nothing_and_was_made_is_found_by_the_next_run() {
+    let (bench, yard) = yard();
+    yard.upset("apply", "it", Upset::Deny(Class::Invalid));
+    let report = up(&bench, &it("x"));
+    assert_eq!(failures(&report), ["create it: it was upset"]);
+    assert!(report.failed[0].open, "{report:#?}");
     recovers(&bench, &yard, &it("x"), &ALL);
 }
 
@@ -415,6 +427,141 @@ fn a_late_deletion_takes_what_the_next_run_would_have_deleted() {
     assert!(report.complete(), "{report:#?}");
     assert_eq!(yard.log().iter().filter(|call| *call == "delete far/it").count(), 1);
     assert!(bench.state().records.is_empty());
+}
+
+/// A run of `it` that a person gives up by asking twice while a call is in flight, and the run after.
+struct GivenUp {
+    /// What stands before.
+    before: Option<Odd>,
+    it: Odd,
+    verb: Verb,
+    /// The call of `it` that is in flight.
+    call: &'static str,
+    /// How often `it` has been made, changed and deleted in the end.
+    made: [usize; 3],
+}
+
+impl GivenUp {
+    fn made(it: Odd) -> GivenUp {
+        GivenUp { before: None, it, verb: Verb::Up, call: "apply", made: [1, 0, 0] }
+    }
+
+    fn changed(turn: Turn, call: &'static str, made: [usize; 3]) -> GivenUp {
+        let odd = |say: &str| Odd { turn, natural: turn == Turn::Update, ..it(say) };
+        GivenUp { before: Some(odd("x")), it: odd("y"), verb: Verb::Up, call, made }
+    }
+
+    fn destroyed(it: Odd) -> GivenUp {
+        GivenUp { before: Some(it.clone()), it, verb: Verb::Destroy, call: "delete", made: [0, 0, 1] }
+    }
+
+    /// Runs until the call is in flight and abandons it there. The process is gone then.
+    fn abandon(&self) -> (Bench, Arc<Yard>) {
+        let (bench, yard) = yard();
+        if let Some(before) = &self.before {
+            assert!(up(&bench, before).complete());
+            yard.log();
+        }
+        yard.upset(self.call, "it", Upset::Late);
+        let trial = Trial::default();
+        let interrupt = trial.interrupt.clone();
+        yard.when_hanging(move || (0..2).for_each(|_| interrupt.ask()));
+        let report = run(&bench, program(&self.it), self.verb, trial);
+        assert!(report.interrupted && report.failed.is_empty(), "{report:#?}");
+        assert!(report.left.iter().any(|urn| urn.name() == "it"), "{report:#?}");
+        assert!(bench.state().open().any(|(urn, ..)| urn.name() == "it"), "what was begun is recorded");
+        (bench.crashed(Crash::Process), yard)
+    }
+
+    /// Everything was done once, is known, and nothing is left to do.
+    fn ended(&self, bench: &Bench, yard: &Yard, report: &Report, story: &str) {
+        assert!(report.complete(), "{story}: {report:#?}");
+        let log = yard.log();
+        let times = |verb: &str| log.iter().filter(|call| **call == format!("{verb} far/it")).count();
+        assert_eq!(["create", "update", "delete"].map(times), self.made, "{story}: {log:?}");
+        let state = bench.state();
+        let mut known: Vec<_> = state.records.values().filter_map(|record| record.id.clone()).collect();
+        let mut there: Vec<_> = yard.contents().items.keys().map(|(_, key)| Id(key.clone())).collect();
+        known.sort();
+        there.sort();
+        assert_eq!(there, known, "{story}: what exists is what is known");
+        assert!(state.condemned.is_empty() && state.open().next().is_none(), "{story}");
+        match self.verb {
+            Verb::Destroy => assert!(there.is_empty(), "{story}: {there:?}"),
+            _ => {
+                let say = self.it.say.known().unwrap();
+                let said = |thing: &String| thing.starts_with("far/it") && thing.ends_with(&format!("={say}"));
+                assert_eq!(yard.things().iter().filter(|thing| said(thing)).count(), 1, "{story}: {:?}", yard.things());
+                settled(bench, &program(&self.it));
+            }
+        }
+    }
+
+    /// Lets the effect come before the next run, and at each of its calls. Returns how many moments that were.
+    fn check(&self) -> usize {
+        let GivenUp { before, it, verb, call, .. } = self;
+        let story = format!("{verb}, {call} abandoned: {before:?} then {it:?}");
+        let (bench, yard) = self.abandon();
+        yard.happen();
+        let report = run(&bench, program(it), *verb, Trial::default());
+        self.ended(&bench, &yard, &report, &format!("{story}, the effect comes before the next run"));
+        for at in 0.. {
+            let (bench, yard) = self.abandon();
+            let late = yard.clone();
+            let happen = move |now| {
+                if now == at {
+                    late.happen();
+                }
+            };
+            let trial = Trial { faults: Arc::new(Faults::watched(happen)), ..Trial::default() };
+            let faults = trial.faults.clone();
+            let report = run(&bench, program(it), *verb, trial);
+            self.ended(&bench, &yard, &report, &format!("{story}, the effect comes at call {at} of the next run"));
+            if faults.calls() <= at {
+                return at + 1;
+            }
+        }
+        unreachable!("a run ends")
+    }
+}
+
+/// A call that was abandoned by who asked twice has its effect at any later moment.
+#[test]
+fn an_effect_that_comes_after_its_run_was_abandoned_is_nothing_twice() {
+    let mut moments = 0;
+    for natural in [true, false] {
+        for unmarkable in [false, true] {
+            moments += GivenUp::made(Odd { natural, unmarkable, ..it("x") }).check();
+        }
+        moments += GivenUp::destroyed(Odd { natural, ..it("x") }).check();
+    }
+    moments += GivenUp::changed(Turn::Update, "apply", [0, 1, 0]).check();
+    for turn in [Turn::DeleteFirst, Turn::CreateFirst] {
+        for call in ["apply", "delete"] {
+            moments += GivenUp::changed(turn, call, [1, 0, 1]).check();
+        }
+    }
+    assert!(moments > 30, "{moments} moments show little");
+}
+
+/// The effect has come, and the person wants something else by now.
+#[test]
+fn what_was_made_after_its_run_was_abandoned_is_what_the_next_program_says() {
+    for natural in [true, false] {
+        let odd = |say: &str| Odd { natural, ..it(say) };
+        let making = GivenUp::made(odd("x"));
+        let (bench, yard) = making.abandon();
+        yard.happen();
+        let report = up(&bench, &odd("y"));
+        let next = GivenUp { it: odd("y"), made: [1, 1, 0], ..making };
+        next.ended(&bench, &yard, &report, &format!("natural {natural}, changed"));
+
+        let (bench, yard) = GivenUp::made(odd("x")).abandon();
+        yard.happen();
+        let report = run(&bench, program(&odd("x")), Verb::Destroy, Trial::default());
+        let next = GivenUp { verb: Verb::Destroy, made: [1, 0, 1], ..GivenUp::made(odd("x")) };
+        next.ended(&bench, &yard, &report, &format!("natural {natural}, destroyed"));
+    }
 }
 
 #[test]

@@ -369,6 +369,9 @@ impl Operation {
                         Class::Conflict | Class::Gone => look = true,
                         Class::Invalid | Class::Unauthorised => {
                             let hint = hint(error.class);
+                            // Who is not let in does not learn anything by a look either.
+                            let look = !touched && error.class == Class::Invalid;
+                            touched |= look && self.made_all_the_same(ground, deadline).await?;
                             return self.refuse(ground, touched, error.message, hint).await;
                         }
                     }
@@ -387,28 +390,38 @@ impl Operation {
             return Ok(Looked::Absent);
         }
         loop {
-            let (client, _) = match self.connect(ground, deadline).await? {
-                Ok(connected) => connected,
-                Err(error) => {
-                    self.pass(ground, deadline, backoff, error).await?;
-                    continue;
-                }
-            };
-            let deleting = self.deed == Deed::Delete && self.undone.is_none();
-            let cursor = self.undone.clone().or_else(|| self.cursor.clone());
-            let op = self.op(ground, self.begun || !self.deed.makes(), deleting, cursor);
-            let (kind, vault, warnings) = (self.kind.clone(), ground.vault.clone(), op.warnings.clone());
-            let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await;
-            self.warn(ground, &warnings);
-            let found = found?;
-            match found {
-                Ok(found) => return Ok(Looked::from(judge(found, &self.expected))),
-                Err(error) if error.class == Class::Gone => {
-                    return Ok(Looked::from(judge(Found::Absent, &self.expected)));
-                }
+            match self.glance(ground, deadline).await? {
+                Ok(looked) => return Ok(looked),
                 Err(error) => self.pass(ground, deadline, backoff, error).await?,
             }
         }
+    }
+
+    /// Looks once. An error means that nothing is known.
+    async fn glance(&self, ground: &Ground, deadline: SystemTime) -> Result<Result<Looked, Error>, Halt> {
+        let (client, _) = match self.connect(ground, deadline).await? {
+            Ok(connected) => connected,
+            Err(error) => return Ok(Err(error)),
+        };
+        let deleting = self.deed == Deed::Delete && self.undone.is_none();
+        let cursor = self.undone.clone().or_else(|| self.cursor.clone());
+        let op = self.op(ground, self.begun || !self.deed.makes(), deleting, cursor);
+        let (kind, vault, warnings) = (self.kind.clone(), ground.vault.clone(), op.warnings.clone());
+        let found = ground.call(deadline, async move { kind.find(&client, op, &vault).await }).await;
+        self.warn(ground, &warnings);
+        Ok(match found? {
+            Ok(found) => Ok(Looked::from(judge(found, &self.expected))),
+            Err(error) if error.class == Class::Gone => Ok(Looked::from(judge(Found::Absent, &self.expected))),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Returns true if what a creation says that it did not make is there. Nobody would know of it once its record is gone.
+    async fn made_all_the_same(&self, ground: &Ground, deadline: SystemTime) -> Result<bool, Halt> {
+        if !self.deed.makes() || self.kind.generated() {
+            return Ok(false);
+        }
+        Ok(matches!(self.glance(ground, deadline).await?, Ok(Looked::Ours(..))))
     }
 
     /// Passes over a failure to learn anything, if it may pass.

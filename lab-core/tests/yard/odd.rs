@@ -62,6 +62,8 @@ pub enum Upset {
     Perhaps(Class),
     /// It has its effect and fails.
     After(Class),
+    /// It has its effect, fails, and says that it had none.
+    Deny(Class),
     /// The provider panics before it does anything.
     Panic,
     /// The provider panics when it has done it.
@@ -383,6 +385,7 @@ impl Counter {
             Some(Upset::Panic) => panic!("upset"),
             Some(
                 Upset::After(_)
+                | Upset::Deny(_)
                 | Upset::PanicAfter
                 | Upset::Hang
                 | Upset::Late
@@ -399,6 +402,7 @@ impl Counter {
     async fn after<T>(upset: Option<Upset>, answer: T) -> Result<T> {
         match upset {
             Some(Upset::After(class)) => Err(Error::new(class, "it was upset").perhaps()),
+            Some(Upset::Deny(class)) => Err(Error::new(class, "it was upset")),
             Some(Upset::PanicAfter) => panic!("upset"),
             Some(Upset::Hang) => std::future::pending().await,
             Some(
@@ -520,6 +524,7 @@ impl Resource<Shop> for Odd {
                 let (odd, place, op) = (self.clone(), counter.place.clone(), op.clone());
                 let late = move |yard: &Yard| drop(odd.perform(yard, &place, &op));
                 counter.yard.contents().late.push(Box::new(late));
+                counter.yard.hang();
                 return std::future::pending().await;
             }
             Some(Upset::Sooner) => counter.yard.plant(&counter.place, &self.key(&op.mark), json!({ "say": "theirs" })),
@@ -567,6 +572,7 @@ impl Resource<Shop> for Odd {
         match upset {
             Some(Upset::Late) => {
                 counter.yard.contents().late.push(Box::new(delete));
+                counter.yard.hang();
                 std::future::pending().await
             }
             Some(Upset::Lie) => Ok(Step::gone()),
