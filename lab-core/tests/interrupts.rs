@@ -3,11 +3,11 @@
 mod sample;
 
 use lab_core::execute::disk::{Crash, Verb as DiskVerb};
-use lab_core::execute::{Faults, Interrupt, Progress, Report};
+use lab_core::execute::{Faults, Progress, Report};
 use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
 use sample::{Line, Sample, deeds, run, run_whole, seeds, settled, world};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Runs `sample`, asked to stop after so many things were told, and returns what came of it and was told.
 fn interrupted(bench: &Bench, sample: &Sample, verb: Verb, asks: &[usize]) -> (Report, Vec<Progress>) {
@@ -105,39 +105,100 @@ fn nothing_happens_when_it_is_asked_before_anything_began() {
     assert_eq!(bench.state().open().count(), 0);
 }
 
-/// Asks so many times to stop, just before the call to a provider, or the operation of the disk, with number `n`.
-fn asked_at(base: &Bench, sample: &Sample, verb: Verb, at: At, asks: usize) -> (Bench, Report) {
-    let bench = base.fork();
-    let interrupt = Interrupt::default();
-    let (asked, trial) = (interrupt.clone(), Trial { interrupt, ..Trial::default() });
-    let ask = move |now: usize, wanted: usize| (0..asks).filter(|_| now == wanted).for_each(|_| asked.ask());
-    let (bench, trial) = match at {
-        At::Call(n) => (bench, Trial { faults: Arc::new(Faults::watched(move |now| ask(now, n))), ..trial }),
-        At::Write(n) => {
-            let disk = bench.disk().clone().watched(move |now| ask(now, n));
-            (bench.on(disk), trial)
-        }
-    };
-    let report = run(&bench, sample, verb, &trial).unwrap();
-    (bench, report)
+/// What came of a run that was asked to stop.
+struct Asked {
+    /// What the next process finds: one that was told twice is gone, and what it had asked for may still come to pass.
+    bench: Bench,
+    report: Report,
+    /// Everything that came up, in its order.
+    passed: Vec<At>,
+    /// How many steps were started after it was asked.
+    late: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Asks to stop once for each of `asks`, just before the call to a provider, or the operation of the disk, of that number.
+fn asked_at(base: &Bench, sample: &Sample, verb: Verb, asks: &[At]) -> Asked {
+    let trial = Trial::default();
+    // What had come up, and how much had been told when it was asked.
+    let seen: Arc<Mutex<(Vec<At>, Option<usize>)>> = Arc::default();
+    let (noted, asks, interrupt, heard) = (seen.clone(), asks.to_vec(), trial.interrupt.clone(), trial.heard.clone());
+    let pass: Arc<dyn Fn(At) + Send + Sync> = Arc::new(move |now| {
+        let mut seen = noted.lock().unwrap();
+        seen.0.push(now);
+        for _ in asks.iter().filter(|at| **at == now) {
+            seen.1.get_or_insert_with(|| heard.lock().unwrap().len());
+            interrupt.ask();
+        }
+    });
+    let (call, write) = (pass.clone(), pass);
+    let bench = base.fork();
+    let disk = bench.disk().clone().watched(move |n| write(At::Write(n)));
+    let bench = bench.on(disk);
+    let trial = Trial { faults: Arc::new(Faults::watched(move |n| call(At::Call(n)))), ..trial };
+    let report = run(&bench, sample, verb, &trial).unwrap();
+    let operations = bench.disk().operations();
+    let (mut passed, told) = std::mem::take(&mut *seen.lock().unwrap());
+    passed.retain(|at| match at {
+        At::Call(_) => true,
+        At::Write(n) => matches!(operations[*n].verb, DiskVerb::Write | DiskVerb::Flush),
+    });
+    let heard = trial.heard.lock().unwrap();
+    let after = &heard[told.unwrap_or(heard.len())..];
+    let late = after.iter().filter(|event| matches!(event, Progress::Started { .. })).count();
+    Asked { bench: bench.crashed(Crash::Process), report, passed, late }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum At {
     Call(usize),
     Write(usize),
 }
 
-/// Every call to a provider and every operation of the disk of an undisturbed run.
-fn moments(base: &Bench, sample: &Sample, verb: Verb) -> (Bench, Vec<At>) {
-    let bench = base.fork();
-    let faults = Arc::new(Faults::none());
-    let trial = Trial { faults: faults.clone(), ..Trial::default() };
-    assert!(run(&bench, sample, verb, &trial).unwrap().complete());
-    let writes = bench.disk().operations().into_iter().enumerate();
-    let writes = writes.filter(|(_, operation)| matches!(operation.verb, DiskVerb::Write | DiskVerb::Flush));
-    let all = (0..faults.calls()).map(At::Call).chain(writes.map(|(n, _)| At::Write(n))).collect();
-    (bench, all)
+/// A program that is to be run, what stands before, and what an undisturbed run comes to.
+struct Course<'a> {
+    base: Bench,
+    program: &'a Sample,
+    verb: Verb,
+    undisturbed: Bench,
+    /// Every call to a provider, and every write and flush of the disk, of an undisturbed run.
+    moments: Vec<At>,
+}
+
+impl Course<'_> {
+    fn new<'a>(before: Option<&Sample>, program: &'a Sample, verb: Verb) -> Course<'a> {
+        let base = Bench::new();
+        if let Some(before) = before {
+            run_whole(&base, before, Verb::Up, "before");
+            base.world().clear_log();
+        }
+        let Asked { bench, report, passed, .. } = asked_at(&base, program, verb, &[]);
+        assert!(report.complete(), "{report:#?}");
+        Course { base, program, verb, undisturbed: bench, moments: passed }
+    }
+
+    fn asked_at(&self, asks: &[At]) -> Asked {
+        asked_at(&self.base, self.program, self.verb, asks)
+    }
+
+    /// Nothing new was started, the next run is whole, nothing is made or deleted twice, and a second plan is empty.
+    fn goes_on(&self, asked: &Asked, story: &str) {
+        let Asked { bench, report, late, .. } = asked;
+        assert!(report.failed.is_empty(), "{story}: to be interrupted is no failure: {report:#?}");
+        assert_eq!(*late, 0, "{story}: something new was started");
+        run_whole(bench, self.program, self.verb, story);
+        assert_eq!(world(bench), world(&self.undisturbed), "{story}");
+        assert_eq!(deeds(bench), deeds(&self.undisturbed), "{story}: twice, or not at all");
+        settled(bench, self.program, self.verb, story);
+    }
+}
+
+/// An `up` from nothing, one of the program after a person worked on it, and a `destroy`.
+fn courses<'a>(sample: &'a Sample, changed: &'a Sample) -> [Course<'a>; 3] {
+    [
+        Course::new(None, sample, Verb::Up),
+        Course::new(Some(sample), changed, Verb::Up),
+        Course::new(Some(sample), sample, Verb::Destroy),
+    ]
 }
 
 #[test]
@@ -146,26 +207,13 @@ fn asked_once_or_twice_at_any_call_or_write_the_next_run_comes_to_the_same_end()
     for seed in 720..720 + seeds(1) {
         let sample = Sample::random(seed);
         let changed = sample.changed(seed);
-        for (before, program, verb) in
-            [(None, &sample, Verb::Up), (Some(&sample), &changed, Verb::Up), (Some(&sample), &sample, Verb::Destroy)]
-        {
-            let base = Bench::new();
-            if let Some(before) = before {
-                run_whole(&base, before, Verb::Up, "before");
-                base.world().clear_log();
-            }
-            let (undisturbed, moments) = moments(&base, program, verb);
-            for at in moments {
-                for asks in [1, 2] {
-                    let (bench, report) = asked_at(&base, program, verb, at, asks);
+        for course in courses(&sample, &changed) {
+            for at in &course.moments {
+                for asks in 1..=2 {
+                    let asked = course.asked_at(&vec![*at; asks]);
+                    let Course { verb, program, .. } = &course;
                     let story = format!("{verb} {seed}, asked {asks} times at {at:?}: {program:?}");
-                    assert!(report.failed.is_empty(), "{story}: to be interrupted is no failure: {report:#?}");
-                    // A process that was told twice is gone; what it had asked for may still come to pass.
-                    let bench = bench.crashed(Crash::Process);
-                    run_whole(&bench, program, verb, &story);
-                    assert_eq!(world(&bench), world(&undisturbed), "{story}");
-                    assert_eq!(deeds(&bench), deeds(&undisturbed), "{story}: twice, or not at all");
-                    settled(&bench, program, verb, &story);
+                    course.goes_on(&asked, &story);
                     points += 1;
                 }
             }
@@ -173,4 +221,32 @@ fn asked_once_or_twice_at_any_call_or_write_the_next_run_comes_to_the_same_end()
     }
     assert!(points > 60, "{points} points show little");
     println!("{points} points");
+}
+
+/// Every pair of moments would be too many: the first are spread, the second are all that still come. Calls take no time
+/// here; where they do, and are abandoned, it is `simulation::exhaustive::a_run_that_is_asked_to_stop_…`.
+#[test]
+fn asked_again_at_any_later_call_or_write_the_next_run_comes_to_the_same_end() {
+    const FIRST: usize = 12;
+    let mut pairs = 0;
+    for seed in 720..720 + seeds(2) {
+        let sample = Sample::random(seed);
+        let changed = sample.changed(seed);
+        for course in courses(&sample, &changed) {
+            for first in course.moments.iter().step_by(course.moments.len().div_ceil(FIRST).max(1)) {
+                let once = course.asked_at(&[*first]);
+                let still = once.passed.iter().skip_while(|at| *at != first).skip(1);
+                for second in still {
+                    let asked = course.asked_at(&[*first, *second]);
+                    let Course { verb, program, .. } = &course;
+                    let story = format!("{verb} {seed}, asked at {first:?} and at {second:?}: {program:?}");
+                    assert!(asked.passed.contains(second), "{story}: it never came to the second");
+                    course.goes_on(&asked, &story);
+                    pairs += 1;
+                }
+            }
+        }
+    }
+    assert!(pairs > 200, "{pairs} pairs show little");
+    println!("{pairs} pairs");
 }

@@ -7,7 +7,8 @@
 use crate::check::{Broken, Living, quiet};
 use crate::dice::Dice;
 use crate::life::{Author, Meddling, Round, Trouble, Verb};
-use crate::program::{Fleet, Kind, Line, Program, Says};
+use crate::program::{Fleet, HUSH, Kind, Line, Program, Says};
+use crate::run::Ran;
 use crate::world::Mishap;
 use lab_core::execute::disk::{Crash, Verb as DiskVerb};
 
@@ -37,16 +38,61 @@ impl Case {
         }
     }
 
+    fn fail(&self, broken: Broken, point: &str) -> ! {
+        let Broken { property, how } = broken;
+        let Case { story, disturbed, after, .. } = self;
+        let (first, then) = (&disturbed.program, &after.program);
+        panic!("{story}, {point}: {property}: {how}\n{first:?}\n  then {:?}{then:?}", after.verb)
+    }
+
+    /// Runs once more.
+    fn end(&self, living: &mut Living) -> Result<(), Broken> {
+        match self.after.verb {
+            Verb::Destroy => living.round(&self.after).and_then(|ran| {
+                let how = ran.told();
+                if ran.complete() { Ok(()) } else { Err(Broken { property: "one more destroy completes", how }) }
+            }),
+            Verb::Up | Verb::Saved | Verb::Target(_) | Verb::Refresh => living.end(&self.after.program, 0, false),
+        }
+    }
+
+    /// Asks the run to stop, and once more at every later moment; returns how often, and how often the second abandoned
+    /// what the first would have left to its end.
+    fn asked_again(&self, first: usize) -> (usize, usize) {
+        crate::hush();
+        let asked = |asks: Vec<usize>| {
+            let told = format!("asked after {asks:?}");
+            let mut living = self.base.fork();
+            living.watch = false;
+            let round = Round { asks, ..self.disturbed.clone() };
+            let ran = living.round(&round).unwrap_or_else(|broken| self.fail(broken, &told));
+            (living, ran, told)
+        };
+        let left = |ran: &Ran| ran.report.as_ref().map_or(0, |report| report.left.len());
+        let (.., undisturbed, _) = asked(Vec::new());
+        let (mut pairs, mut abandoned) = (0, 0);
+        for first in (1..undisturbed.heard.len()).step_by(first) {
+            let (_, once, _) = asked(vec![first]);
+            for second in first + 1..once.heard.len() {
+                let (mut living, twice, told) = asked(vec![first, second]);
+                pairs += 1;
+                abandoned += usize::from(left(&twice) > left(&once));
+                self.end(&mut living).unwrap_or_else(|broken| self.fail(broken, &told));
+            }
+        }
+        (pairs, abandoned)
+    }
+
     /// Disturbs the run at every point, and returns at how many.
     fn check(&self) -> usize {
+        self.look(1, |_| {}, |_| {})
+    }
+
+    /// Disturbs the run at one of so many points, and returns at how many; looks at what each leaves, and at the end.
+    fn look(&self, of: usize, mut left: impl FnMut(&Living), mut ended: impl FnMut(&Living)) -> usize {
         crate::hush();
-        let fail = |broken: Broken, point: &str| -> ! {
-            let (Case { story, disturbed, after, .. }, Broken { property, how }) = (self, broken);
-            let (first, then) = (&disturbed.program, &after.program);
-            panic!("{story}, {point}: {property}: {how}\n{first:?}\n  then {:?}{then:?}", after.verb)
-        };
         let mut undisturbed = self.base.fork();
-        let ran = undisturbed.round(&self.disturbed).unwrap_or_else(|broken| fail(broken, "undisturbed"));
+        let ran = undisturbed.round(&self.disturbed).unwrap_or_else(|broken| self.fail(broken, "undisturbed"));
         let mut points: Vec<Round> = Vec::new();
         for n in 0..ran.calls {
             points.extend(CALLS.map(|mishap| Round { mishaps: vec![(n, mishap)], ..self.disturbed.clone() }));
@@ -64,21 +110,17 @@ impl Case {
                 points.push(Round { disk: Some((n, *trouble)), crash, ..self.disturbed.clone() });
             }
         }
-        for point in &points {
+        let tried = points.len().div_ceil(of);
+        for point in points.iter().step_by(of) {
             let told = format!("{:?} {:?} then {:?}", point.mishaps, point.disk, point.crash);
             let mut living = self.base.fork();
             living.watch = false;
-            living.round(point).unwrap_or_else(|broken| fail(broken, &told));
-            let ended = match self.after.verb {
-                Verb::Destroy => living.round(&self.after).and_then(|ran| {
-                    let how = ran.told();
-                    if ran.complete() { Ok(()) } else { Err(Broken { property: "one more destroy completes", how }) }
-                }),
-                Verb::Up | Verb::Saved | Verb::Target(_) | Verb::Refresh => living.end(&self.after.program, 0, false),
-            };
-            ended.unwrap_or_else(|broken| fail(broken, &told));
+            living.round(point).unwrap_or_else(|broken| self.fail(broken, &told));
+            left(&living);
+            self.end(&mut living).unwrap_or_else(|broken| self.fail(broken, &told));
+            ended(&living);
         }
-        points.len()
+        tried
     }
 }
 
@@ -190,6 +232,240 @@ fn a_program_that_changed_between_the_crash_and_the_next_run_is_what_counts() {
         let destroy = quiet(&program, Verb::Destroy);
         Case { disturbed: destroy, ..Case::new(&format!("seed {seed}, kept after all"), &base, &next, &next) }.check();
     }
+}
+
+/// What a person does to a program between a crash and the next run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Edit {
+    /// A line is taken out, with what is inside.
+    Removed(&'static str),
+    /// A line goes by another name, and says which it had.
+    Renamed(&'static str),
+    /// A line goes by another name, and nobody says so.
+    RenamedSilently(&'static str),
+    /// Every line goes by another name, and says which it had.
+    AllRenamed,
+    /// The lines stand in another order.
+    Reordered,
+    /// The rack is entered with another password.
+    Password,
+    /// Everything belongs into another rack.
+    Rack,
+}
+
+impl Edit {
+    const ALL: [Edit; 13] = [
+        Edit::Removed("box"),
+        Edit::Removed("it"),
+        Edit::Removed("user"),
+        Edit::Renamed("box"),
+        Edit::Renamed("it"),
+        Edit::Renamed("in"),
+        Edit::RenamedSilently("box"),
+        Edit::RenamedSilently("it"),
+        Edit::RenamedSilently("in"),
+        Edit::AllRenamed,
+        Edit::Reordered,
+        Edit::Password,
+        Edit::Rack,
+    ];
+
+    /// What it is done to; where that is everything, the line whose fate is counted.
+    fn tag(self) -> &'static str {
+        match self {
+            Edit::Removed(tag) | Edit::Renamed(tag) | Edit::RenamedSilently(tag) => tag,
+            Edit::AllRenamed | Edit::Reordered | Edit::Password | Edit::Rack => "it",
+        }
+    }
+
+    fn done_to(self, program: &Program) -> Program {
+        let mut next = program.clone();
+        let rename = |line: &mut Line| {
+            let name = format!("{}-new", line.name);
+            line.was = vec![std::mem::replace(&mut line.name, name)];
+        };
+        match self {
+            Edit::Removed(tag) => next.remove(tag),
+            Edit::Renamed(tag) => next.line_mut(tag).into_iter().for_each(rename),
+            Edit::RenamedSilently(tag) => {
+                if let Some(line) = next.line_mut(tag) {
+                    rename(line);
+                    line.was.clear();
+                }
+            }
+            Edit::AllRenamed => next.lines.iter_mut().for_each(rename),
+            Edit::Reordered => {
+                next.lines.reverse();
+                next.arrange();
+            }
+            Edit::Password => next.password.push_str("-another"),
+            Edit::Rack => next.rack = "rack2".into(),
+        }
+        next
+    }
+
+    /// The last run did what this edit asks for; `Living::end` has compared the world with the program.
+    fn occurred(self, living: &Living, next: &Program) {
+        let state = living.lab.state().unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let contents = living.lab.world.contents();
+        let names: Vec<&str> = state.records.keys().map(|urn| urn.name()).collect();
+        match self {
+            Edit::Removed(tag) => {
+                assert!(
+                    !names.contains(&tag) && contents.ours(tag).next().is_none(),
+                    "{tag} is still there: {names:?}"
+                );
+            }
+            Edit::Renamed(_) | Edit::RenamedSilently(_) | Edit::AllRenamed => {
+                for line in &next.lines {
+                    assert!(names.contains(&line.name.as_str()), "{self:?}: {} is not in {names:?}", line.name);
+                }
+                assert_eq!(names.len(), next.lines.len(), "{self:?}: {names:?}");
+            }
+            Edit::Reordered => assert_eq!(names.len(), next.lines.len(), "{names:?}"),
+            Edit::Password => {
+                let with = contents.entered.get(&next.rack);
+                assert!(with.is_none_or(|with| *with == next.password), "entered with {with:?}");
+            }
+            Edit::Rack => {
+                let all = contents.items.keys().all(|(place, _)| *place == next.rack || place.starts_with("rack2/"));
+                assert!(all && !contents.items.is_empty(), "{:?}", contents.items.keys());
+            }
+        }
+    }
+}
+
+/// How far the line had come that was edited.
+#[derive(Debug, Default)]
+struct Met {
+    points: usize,
+    not_begun: usize,
+    under_way: usize,
+    ready: usize,
+    /// Runs after the edit in which the rack was entered.
+    entered: usize,
+}
+
+impl Met {
+    /// Cuts off the run of `disturbed` at one of so many points, and goes on with `next`.
+    fn go(&mut self, edit: Edit, case: &Case, of: usize) {
+        let next = &case.after.program;
+        let (mut not_begun, mut under_way, mut ready, mut entered) = (0, 0, 0, 0);
+        self.points += case.look(
+            of,
+            |living| {
+                let state = living.lab.state().unwrap_or_else(|error| panic!("{edit:?}: {error}"));
+                let about = |record: &lab_core::Record| {
+                    let inputs = record.spec.inputs.value();
+                    record.spec.kind == "sim:thing" && inputs["tag"] == edit.tag()
+                };
+                match state.records.values().find(|record| about(record)) {
+                    None => not_begun += 1,
+                    Some(record) if record.open.is_some() => under_way += 1,
+                    Some(_) => ready += 1,
+                }
+            },
+            |living| {
+                edit.occurred(living, next);
+                entered += usize::from(living.lab.world.contents().entered.contains_key(&next.rack));
+            },
+        );
+        self.not_begun += not_begun;
+        self.under_way += under_way;
+        self.ready += ready;
+        self.entered += entered;
+    }
+}
+
+/// What is edited, and the same after a person worked on it.
+fn edited() -> (Program, Program) {
+    let on = |tag: &str, on: &str| Line { on: Some(on.into()), ..Line::new(tag) };
+    let mut program = Program::default();
+    program.lines.push(Line { steps: 1, ..Line::new("box") });
+    program.lines.push(Line { steps: 1, secret: Some(Says::plain(format!("{HUSH}in"))), ..on("in", "box") });
+    program.lines.push(Line { marked: true, steps: 1, lingers: 1, number: Some(7), ..Line::new("it") });
+    let secret = Some(Says::Of("it".into()));
+    program.lines.push(Line { text: Says::Of("it".into()), secret, lingers: 1, ..Line::new("user") });
+    let mut changed = program.clone();
+    for line in changed.lines.iter_mut().filter(|line| line.tag != "user") {
+        line.text = Says::plain("another");
+        if line.tag == "it" {
+            line.stand = Says::plain("there");
+        }
+    }
+    (program, changed)
+}
+
+/// Cuts off `first` and goes on with it as it is after each kind of edit, whatever the dice say.
+fn each_edit(story: &str, base: &Living, disturbed: &Round, first: &Program, expected: impl Fn(Edit, &Met) -> bool) {
+    // Five things are done at each call: a number that shares nothing with that comes to all of them.
+    let of = if more() > 1 { 1 } else { 6 };
+    for edit in Edit::ALL {
+        let next = edit.done_to(first);
+        assert!(next != *first, "{edit:?} changes nothing");
+        let mut met = Met::default();
+        let case = Case::new(&format!("{edit:?} after {story}"), base, &next, &next);
+        met.go(edit, &Case { disturbed: disturbed.clone(), ..case }, of);
+        println!("{edit:?}: {met:?}");
+        assert!(expected(edit, &met) && met.entered > 0, "{edit:?} did not meet enough: {met:?}");
+    }
+}
+
+#[test]
+fn whatever_is_edited_after_a_first_up_was_cut_off_is_what_counts() {
+    let (program, _) = edited();
+    each_edit("a first up", &Living::new(0), &quiet(&program, Verb::Up), &program, |_, met| {
+        met.not_begun > 0 && met.under_way > 0 && met.ready > 0
+    });
+}
+
+#[test]
+fn whatever_is_edited_after_a_change_was_cut_off_is_what_counts() {
+    let (program, changed) = edited();
+    each_edit("a change", &applied(0, &program), &quiet(&changed, Verb::Up), &changed, |edit, met| {
+        // What is only wired to what changes is never without its record, and begins late.
+        met.ready > 0 && (met.under_way > 0 || edit.tag() == "user")
+    });
+}
+
+#[test]
+fn whatever_is_edited_after_a_destroy_was_cut_off_is_what_counts() {
+    let (program, _) = edited();
+    each_edit("a destroy", &applied(0, &program), &quiet(&program, Verb::Destroy), &program, |edit, met| {
+        // What lies in something goes with it.
+        met.ready > 0 && met.not_begun > 0 && (met.under_way > 0 || edit.tag() == "in")
+    });
+}
+
+/// Calls take their time, so that some are in flight at both moments.
+#[test]
+fn a_run_that_is_asked_to_stop_and_asked_again_later_goes_on() {
+    let (mut pairs, mut abandoned) = (0, 0);
+    for seed in 0..2 * more() {
+        let (program, mut author, mut dice) = random(seed, 5);
+        let next = changed(&program, &mut author, &mut dice, 1);
+        let bare = with_everything_planted(seed, &[&program, &next]);
+        let mut stands = bare.fork();
+        stands.end(&program, 0, false).unwrap_or_else(|broken| panic!("seed {seed}: {broken:?}{program:?}"));
+        let destroy = quiet(&program, Verb::Destroy);
+        for case in [
+            Case::new(&format!("seed {seed}, first"), &bare, &program, &program),
+            Case::new(&format!("seed {seed}, on"), &stands, &next, &next),
+            Case {
+                story: format!("seed {seed}, destroy"),
+                base: stands.fork(),
+                disturbed: destroy.clone(),
+                after: destroy,
+            },
+        ] {
+            let disturbed = Round { latency: 2 * seed + 1, ..case.disturbed.clone() };
+            let (more, of_them) = Case { disturbed, ..case }.asked_again(2);
+            pairs += more;
+            abandoned += of_them;
+        }
+    }
+    println!("{pairs} pairs, in {abandoned} of them something was abandoned");
+    assert!(pairs > 50 && abandoned > 0, "{pairs} pairs, of which {abandoned} abandoned something, show little");
 }
 
 #[test]

@@ -53,7 +53,11 @@ impl Provider for Sim {
 
     async fn connect(self, link: Link) -> Result<Door> {
         let world = link.world::<World>().ok_or_else(|| Error::invalid("there is no world"))?;
-        Ok(Door { world, clock: link.clock.clone(), place: self.place.get().clone() })
+        let place = self.place.get().clone();
+        if let Some(password) = &self.password {
+            world.contents().entered.insert(place.clone(), password.get().expose().clone());
+        }
+        Ok(Door { world, clock: link.clock.clone(), place })
     }
 
     fn types(types: &mut Types<Sim>) {

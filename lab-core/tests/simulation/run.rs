@@ -155,6 +155,7 @@ impl Lab {
             let mut contents = self.world.contents();
             contents.calls = 0;
             contents.effects.clear();
+            contents.entered.clear();
             contents.violations.clear();
             contents.dead = false;
             contents.run = Run {

@@ -140,6 +140,8 @@ pub(crate) struct Contents {
     /// Members of rolling groups that were deleted and are to be there again.
     pub(crate) missing: BTreeMap<String, String>,
     pub(crate) drained: BTreeSet<String>,
+    /// With which password a place was last entered in this run.
+    pub(crate) entered: BTreeMap<String, String>,
     pub(crate) calls: usize,
     pub(crate) dead: bool,
     busy: BTreeSet<String>,
