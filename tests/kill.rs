@@ -1,4 +1,5 @@
-//! `kill -9`, twenty times, at seeded moments of the home lab's `up`; then one `up` to its end.
+//! `kill -9`, twenty times, at seeded moments of the home lab's `up`; then one `up` to its end. More often:
+//! `LAB_TEST_KILLS=100 cargo test --test kill`.
 //!
 //! The lab runs in this process. What is killed is the example's executable, on a state directory like anybody's.
 
@@ -9,13 +10,19 @@ use lab::execute::seal::KeyFile;
 use lab::execute::{KeySource, LabDir, Store};
 use lab::sim;
 use lab::testing::Search;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-const KILLS: usize = 20;
 /// Simulated seconds in a second: a machine installs and boots in five seconds, so that moments differ.
 const SPEED: u32 = 100;
+
+/// How often it is killed.
+fn kills() -> usize {
+    std::env::var("LAB_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
+}
 
 /// Returns the example's executable, which `cargo test` builds before it runs tests.
 fn executable() -> PathBuf {
@@ -61,18 +68,25 @@ impl Life {
         command
     }
 
+    /// Where everything is written that its processes say.
+    fn said(&self) -> File {
+        File::options().create(true).append(true).open(self.path("said")).expect("a file")
+    }
+
     fn up(&self) -> Child {
-        self.command(&["up", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+        self.command(&["up", "--yes"]).stdout(self.said()).stderr(self.said()).spawn().expect("it starts")
     }
 
     fn done(&self, verb: &[&str], exit: i32) -> String {
         let Output { status, stdout, stderr } = self.command(verb).output().expect("it runs");
         let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
         assert_eq!(status.code(), Some(exit), "{verb:?}: {said}");
+        self.said().write_all(said.as_bytes()).expect("room");
         said
     }
 
-    /// Searches whatever lies there for every secret that the state has by now, in clear; returns how many there are.
+    /// Searches whatever lies there, and whatever was said, for every secret that the state has by now, in clear; returns
+    /// how many there are.
     fn clean(&self) -> usize {
         let dir = LabDir::new(self.path("state"));
         let file = KeyFile { path: self.path("age.key"), named: true };
@@ -89,6 +103,8 @@ impl Life {
         }
         let found = search.found_in_dir(dir.path()).expect("a directory that can be read");
         assert!(found.is_empty(), "secrets in clear: {found:#?}");
+        let said = std::fs::read(self.path("said")).expect("what was said");
+        assert!(search.found(&said).is_empty(), "secrets were said: {:#?}", search.found(&said));
         look.state.secrets.len()
     }
 
@@ -106,6 +122,8 @@ impl Life {
         assert_eq!(world["clusters"][0]["members"].as_array().map(Vec::len), Some(3), "{}", world["clusters"]);
         let records = self.done(&["state", "list", "--json"], 0);
         assert!(!records.contains("\"open\":true"), "{records}");
+        self.clean();
+        assert!(self.said().metadata().expect("a file").len() > 1000, "what was said is little");
     }
 }
 
@@ -118,13 +136,14 @@ fn roll(seed: u64) -> u64 {
 }
 
 #[test]
-fn an_up_that_is_killed_twenty_times_ends_in_the_declared_world() {
+fn an_up_that_is_killed_over_and_over_ends_in_the_declared_world() {
     let began = Instant::now();
     let (mut killed, mut lives, mut searched) = (0, 0, 0);
-    while killed < KILLS {
+    let kills = kills();
+    while killed < kills {
         lives += 1;
         let life = Life::new(lives);
-        while killed < KILLS {
+        while killed < kills {
             let mut child = life.up();
             // The first seconds of a first run go into making keys; killed only then, it would never come further.
             std::thread::sleep(Duration::from_millis(200 + roll(killed as u64) % 4000));

@@ -442,10 +442,13 @@ fn a_rotated_key_opens_everything_and_changes_no_plan() {
     let key = "# mine\nAGE-SECRET-KEY-1V4MX2UNEVFHKG7FQDDHX7AMNYP6XS6TNYPKXZC38WVSXKETEYYSSWQAH65\n";
     std::fs::write(bench.file("age.key"), key).unwrap();
     let run = |arguments: &str| {
-        bench.run_in(program, arguments, |around| {
+        let ran = bench.run_in(program, arguments, |around| {
             around.keys = None;
             around.variables.insert("LAB_AGE_KEY_FILE".into(), bench.file("age.key").display().to_string());
-        })
+        });
+        let printed = format!("{}{}", ran.out, ran.err);
+        assert!(!printed.contains("AGE-SECRET-KEY"), "{arguments}: {printed}");
+        ran
     };
     assert_eq!(run("up --yes").exit, 0);
     let shown = run("output key --show-secrets").out;
@@ -512,6 +515,17 @@ fn events_are_a_json_object_a_line_with_a_version() {
     assert_eq!(plan["summary"]["steps"], serde_json::json!({"create": 2}));
     assert_eq!(plan["steps"][0]["name"], "home/rack");
     assert_snapshot!(events.last().unwrap(), @r#"{"done":2,"event":"result","exit":0,"failed":0,"flushes":10,"interrupted":false,"not_started":0,"open":0,"outputs":{"key":"[secret]","room":"cellar/rack#1"},"stack":"homelab","verb":"up","version":1,"warnings":[]}"#);
+    // Names, places, what changes from what to what, and what the outside answered.
+    let ran = bench.run(changed, "preview --json");
+    let plan: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    let rack = &plan["steps"][0];
+    assert_eq!((rack["name"].as_str(), rack["type"].as_str()), (Some("home/rack"), Some("memory:thing")));
+    assert_eq!(rack["place"]["file"], "lab-cli/tests/homelab/mod.rs");
+    let diff = rack["diff"].to_string();
+    assert!(diff.contains("\"ready\"") && diff.contains("\"busy\""), "{diff}");
+    bench.world.change("cellar", "rack", |item| item.value["text"] = "upside down".into());
+    let ran = bench.run(program, "drift --json");
+    assert!(ran.out.contains("upside down") && !ran.out.contains("key-of-rack"), "{}", ran.out);
     let ran = bench.run(program, "up --json --env none --target nothing");
     assert_eq!((ran.exit, ran.err.as_str()), (1, ""));
     assert_snapshot!(ran.out.lines().last().unwrap(), @r#"{"cause":null,"event":"error","exit":1,"hint":null,"version":1,"what":"the plan has a problem; nothing was changed"}"#);

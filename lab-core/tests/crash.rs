@@ -5,10 +5,11 @@
 
 mod sample;
 
-use lab_core::execute::CallFault;
+use lab_core::execute::seal::Keys;
+use lab_core::execute::{CallFault, KeySource, Store};
 use lab_core::plan::Verb;
-use lab_core::testing::Bench;
-use sample::{Line, Sample, deeds, disturbances, run_whole, seeds, settled, world};
+use lab_core::testing::{Bench, Trial};
+use sample::{Line, SECRETS, Sample, deeds, disturbances, run, run_whole, seeds, settled, world};
 
 /// At how many points a life is disturbed at most, unless more programs are asked for: then at all of them.
 const USUAL: usize = 30;
@@ -66,6 +67,29 @@ fn check(story: &str, life: &Life<'_>) -> usize {
         settled(&bench, after, after_verb, &story);
     }
     points.len()
+}
+
+/// Every run of these suites is searched; this is what the search is worth.
+#[test]
+fn every_secret_of_a_random_program_would_be_found_in_clear() {
+    let mut known = 0;
+    for seed in 0..20 {
+        let bench = Bench::new();
+        for sample in [Sample::random(seed), Sample::random(seed).changed(seed)] {
+            run_whole(&bench, &sample, Verb::Up, "searched");
+            let look = Store::look(bench.disk(), "lab", &KeySource::Given(Keys::fixed())).unwrap();
+            for fingerprint in look.state.secrets.keys() {
+                let secret = look.vault.get(fingerprint).unwrap();
+                assert!(!SECRETS.found(secret.to_string()).is_empty(), "{secret} is not looked for: {sample:?}");
+                known += 1;
+            }
+        }
+    }
+    assert!(known > 100, "{known} secrets show little");
+    // The mistake that this is about: a secret as an ordinary text.
+    let planted = Sample::of([Line { token: true, ..Line::new("r0").says("token of r0") }]);
+    let found = std::panic::catch_unwind(|| run(&Bench::new(), &planted, Verb::Up, &Trial::default()));
+    assert!(found.is_err(), "a planted secret is not found");
 }
 
 #[test]

@@ -16,6 +16,14 @@ fn a_second_one_is_told_who_since_when_and_doing_what() {
     let pid = std::process::id();
     assert!(text.starts_with(&format!("lock {}: `up` (process {pid}", lab.display())), "{text}");
     assert!(text.ends_with(") has held it since 2026-01-01T00:00:00Z; wait for it to end"), "{text}");
+    let holder = Lock::holder(&lab).unwrap();
+    assert_eq!((holder.pid, holder.verb.as_str(), holder.since.as_str()), (pid, "up", "2026-01-01T00:00:00Z"));
+    // What the kernel calls the machine, where it can be asked.
+    if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        assert_eq!(holder.host, host.trim());
+        let told = format!("`up` (process {pid} on {})", host.trim());
+        assert!(host.trim().is_empty() || text.contains(&told), "{text}");
+    }
     drop(first);
     assert_eq!(Lock::holder(&lab), None, "nobody is named who does not hold it");
     let second = Lock::take(&lab, "destroy", now).unwrap();

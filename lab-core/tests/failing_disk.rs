@@ -13,7 +13,7 @@ use lab_core::execute::{KeySource, Progress, Store, rotate};
 use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Memory, Thing, Trial};
 use lab_core::{Event, Run, Secret, Stack, State, Status};
-use sample::{Dice, Sample, deeds, run, run_whole, seeds, settled, world};
+use sample::{Dice, SECRETS, Sample, deeds, run, run_whole, seeds, settled, world};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -341,7 +341,7 @@ fn a_rotation_that_finishes_another_seals_nothing_for_a_key_that_may_go_away() {
         let (lab, keys) = (FaultyDisk::new(), FaultyDisk::new());
         let made = a_key(&keys).expect("a key");
         Bench::new().on(lab.clone()).with_keys(made).up_whole(|stack: &Stack| {
-            let secret = Some(Secret::new("hush".to_owned()).into());
+            let secret = Some(Secret::new("hush about it".to_owned()).into());
             let thing = Thing { secret, ..Thing::new("vault", "x") };
             stack.provider("rack", Memory::at("rack")).resource("vault").add(thing);
             Ok(())
@@ -358,7 +358,8 @@ fn a_rotation_that_finishes_another_seals_nothing_for_a_key_that_may_go_away() {
             for crash in [Crash::Power, Crash::PowerPartly(1), Crash::PowerPartly(2), Crash::PowerPartly(3)] {
                 let (lab, keys) = prepared();
                 keys.inject(n, fault);
-                let _ = turn(&lab, &keys);
+                let said = turn(&lab, &keys);
+                SECRETS.clean("a rotation", format!("{said:?}"));
                 // The process died, the machine did not; the next one finishes it, and then the machine dies, too.
                 let (lab, keys) = (lab.reopen(Crash::Process), keys.reopen(Crash::Process));
                 turn(&lab, &keys).expect("it is finished");
@@ -368,6 +369,7 @@ fn a_rotation_that_finishes_another_seals_nothing_for_a_key_that_may_go_away() {
                 let look = Store::look(&lab, "lab", &KeySource::Given(known));
                 let look = look.unwrap_or_else(|error| panic!("{story}: {error}"));
                 assert!(!look.state.secrets.is_empty());
+                lab.everything().iter().for_each(|file| SECRETS.clean(&story, file));
                 for fingerprint in look.state.secrets.keys() {
                     assert!(look.vault.get(fingerprint).is_ok(), "{story}: a secret is lost");
                 }

@@ -168,9 +168,11 @@ impl Resource<Safe> for Entry {
             }
             "encoded" => {
                 let url: String = door.1.bytes().map(|byte| format!("%{byte:02X}")).collect();
+                let hex: String = password.bytes().map(|byte| format!("{byte:02x}")).collect();
                 return Err(Error::invalid(format!(
-                    "bad header Basic {} at https://host/?q={url}",
-                    BASE64_STANDARD.encode(password)
+                    "bad header Basic {}, that is {hex} or {}, at https://host/?q={url}",
+                    BASE64_STANDARD.encode(password),
+                    hex.to_uppercase(),
                 )));
             }
             "again" => return Err(Error::again(format!("busy with {password}"))),
@@ -252,6 +254,8 @@ fn what_a_provider_echoes_is_scrubbed() {
     for mistake in ["error", "encoded", "again", "panic", "why"] {
         let said = check(mistake, Faults::none());
         assert!(said.contains("[secret]"), "{mistake}: nothing was echoed: {said}");
+        let scrubbed = "bad header Basic [secret], that is [secret] or [secret], at https://host/?q=[secret]";
+        assert!(mistake != "encoded" || said.contains(scrubbed), "{said}");
     }
 }
 

@@ -7,10 +7,15 @@ use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, SavedPlan, Store, state_digest};
 use lab_core::plan::{self, Observations, Verb};
 use lab_core::testing::{Bench, Memory, Search, Thing, Trial};
-use lab_core::{ProgramError, Secret, Stack, Vault};
+use lab_core::{
+    Component, Error, Found, Handle, Link, Made, Op, Owner, ProgramError, Provider, Realm, Resource, Result, Scope,
+    Secret, Stack, Step, Types, Vault,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 const SECRET: &str = "correct-horse-battery";
 
@@ -18,7 +23,7 @@ fn thing(name: &str, secret: &str) -> Thing {
     Thing { secret: Some(Secret::from(secret).into()), ..Thing::new(name, format!("text-of-{name}")) }
 }
 
-fn program(stack: &Stack) -> Result<String, ProgramError> {
+fn program(stack: &Stack) -> std::result::Result<String, ProgramError> {
     let rack = stack.provider("cellar", Memory::at(stack.name()));
     rack.resource("first").add(thing("first", SECRET));
     rack.resource("second").add(thing("second", SECRET));
@@ -26,7 +31,7 @@ fn program(stack: &Stack) -> Result<String, ProgramError> {
     Ok("an output that is no secret".into())
 }
 
-fn given_up(stack: &Stack) -> Result<(), ProgramError> {
+fn given_up(stack: &Stack) -> std::result::Result<(), ProgramError> {
     let rack = stack.provider("cellar", Memory::at(stack.name()));
     rack.resource("first").add(thing("first", SECRET));
     Ok(())
@@ -43,12 +48,102 @@ fn file(bench: &Bench, stack: &str) -> String {
     String::from_utf8(bench.disk().get(&format!("{stack}.journal")).unwrap()).unwrap()
 }
 
-fn saved(bench: &Bench, verb: Verb) -> SavedPlan {
+fn saved(bench: &Bench, verb: Verb, seen: Observations) -> SavedPlan {
     let declared = bench.load(program);
-    let plan = bench.plan(program, verb, &Observations::default(), &[]);
+    let plan = bench.plan(program, verb, &seen, &[]);
     let state = state_digest(&bench.state());
-    let (seen, targets) = (Observations::default(), vec!["first".to_owned()]);
+    let targets = vec!["first".to_owned()];
     SavedPlan::new(plan, seen, targets, 1_763_769_600, state, "exe".into(), &declared.vault, &Keys::fixed()).unwrap()
+}
+
+/// Somewhere behind a gate that asks for a password.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Gate {
+    address: String,
+    password: Secret<String>,
+}
+
+/// Whether the latch is there, and who was given which password.
+type Grounds = Mutex<(bool, Vec<(String, String)>)>;
+
+impl Provider for Gate {
+    const NAME: &'static str = "gate";
+    type Client = Arc<Grounds>;
+
+    fn realm(&self) -> Realm {
+        Realm::Stated(format!("gate {}", self.address))
+    }
+
+    async fn connect(self, link: Link) -> Result<Self::Client> {
+        let grounds = link.world::<Grounds>().ok_or_else(|| Error::invalid("no grounds"))?;
+        grounds.lock().unwrap().1.push((self.address.clone(), self.password.expose().clone()));
+        Ok(grounds)
+    }
+
+    fn types(types: &mut Types<Gate>) {
+        types.add::<Latch>();
+    }
+}
+
+/// What is called something of its own outside, and is to be renewed one day.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Latch {
+    colour: String,
+}
+
+impl Latch {
+    fn made() -> Made<Value> {
+        let due = Some(UNIX_EPOCH + Duration::from_secs(1_900_000_000));
+        Made { due, ..Made::new("latch-4711", json!({ "host": "latch.example.org" })) }
+    }
+}
+
+impl Resource<Gate> for Latch {
+    const TYPE: &'static str = "gate:latch";
+    type Outputs = Value;
+
+    async fn find(grounds: &Arc<Grounds>, _op: &Op<Latch>) -> Result<Found<Value>> {
+        Ok(match grounds.lock().unwrap().0 {
+            true => Found::Present(Owner::Unmarkable, Step::Done(Latch::made())),
+            false => Found::Absent,
+        })
+    }
+
+    async fn apply(&self, grounds: &Arc<Grounds>, _op: &Op<Latch>) -> Result<Step<Value>> {
+        grounds.lock().unwrap().0 = true;
+        Ok(Step::Done(Latch::made()))
+    }
+
+    async fn delete(grounds: &Arc<Grounds>, _op: &Op<Latch>) -> Result<Step<()>> {
+        grounds.lock().unwrap().0 = false;
+        Ok(Step::gone())
+    }
+}
+
+struct Hall;
+
+impl Component<Gate> for Hall {
+    type Handle = Handle<Value>;
+
+    fn declare(self, scope: &Scope<'_, Gate>) -> Handle<Value> {
+        scope.resource("door").add(Latch { colour: "green".into() })
+    }
+}
+
+fn gated(stack: &Stack) -> std::result::Result<(), ProgramError> {
+    let gate = Gate { address: "gate.example.org".into(), password: Secret::from(SECRET) };
+    stack.provider("yard", gate).component("hall").add(Hall);
+    Ok(())
+}
+
+fn nothing(_: &Stack) -> std::result::Result<(), ProgramError> {
+    Ok(())
+}
+
+/// Writes a state over the one of a bench, with hashes that fit.
+fn forge(bench: &Bench, state: &Value) {
+    let (mut journal, _) = Journal::open(Arc::new(bench.disk().clone()), "lab").unwrap();
+    journal.compact(state).unwrap();
 }
 
 #[test]
@@ -63,15 +158,18 @@ fn every_statement_of_the_page_names_a_test_that_there_is() {
         match cells[..] {
             _ if line.starts_with("### With") => continue,
             ["", "statement", "test", ""] | ["", "---", "---", ""] => continue,
-            ["", statement, test, ""] => {
-                let named = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
-                let (path, name) =
-                    named.and_then(|test| test.split_once("::")).unwrap_or_else(|| panic!("{statement}"));
-                let source = std::fs::read_to_string(root.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
-                let at = source.find(&format!("fn {name}()")).unwrap_or_else(|| panic!("{path} has no {name}"));
-                let before = &source[..at];
-                let attribute = before.rfind("#[").unwrap_or_default();
-                assert!(before[attribute..].starts_with("#[test]"), "{name} is no test");
+            ["", statement, tests, ""] => {
+                // One that shows it, or several that show it together.
+                for test in tests.split(", ") {
+                    let named = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
+                    let (path, name) =
+                        named.and_then(|test| test.split_once("::")).unwrap_or_else(|| panic!("{statement}"));
+                    let source = std::fs::read_to_string(root.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
+                    let at = source.find(&format!("fn {name}()")).unwrap_or_else(|| panic!("{path} has no {name}"));
+                    let before = &source[..at];
+                    let attribute = before.rfind("#[").unwrap_or_default();
+                    assert!(before[attribute..].starts_with("#[test]"), "{name} is no test");
+                }
                 statements += 1;
             }
             _ => panic!("a statement without a test: {line}"),
@@ -100,6 +198,20 @@ fn names_values_places_and_times_stand_in_the_state() {
         bench.up_whole(program);
     }
     assert_eq!(bench.state().runs.len(), 20);
+    // A component, what a thing is called outside, an address, and when it is to be renewed.
+    let bench = Bench::new().over(Arc::new(Grounds::default()));
+    bench.up_whole(gated);
+    let text = file(&bench, "lab");
+    for learnt in [
+        "lab::yard::hall::gate:latch::door",
+        "\"id\":\"latch-4711\"",
+        "gate.example.org",
+        "latch.example.org",
+        "\"colour\":\"green\"",
+        "\"due\":1900000000",
+    ] {
+        assert!(text.contains(learnt), "{learnt}: {text}");
+    }
 }
 
 fn fingerprint(bench: &Bench, stack: &str, name: &str) -> String {
@@ -187,26 +299,44 @@ fn a_secret_that_was_given_up_is_dropped() {
 
 #[test]
 fn a_saved_plan_tells_what_it_changes_and_no_secret() {
-    let bench = Bench::new();
-    bench.up_whole(program);
-    let bytes = saved(&bench, Verb::Destroy).to_bytes();
+    let bench = growing();
+    bench.world().change("lab", "first", |item| item.value["text"] = "scribbled-by-somebody".into());
+    let seen = bench.refresh(given_up);
+    let grown = saved(&bench, Verb::Up, seen);
+    let bytes = grown.to_bytes();
     let text = String::from_utf8(bytes.clone()).unwrap();
-    for learnt in ["lab::cellar::::memory:thing::first", "\"targets\":[\"first\"]", "1763769600", "security.rs"] {
+    for learnt in [
+        // What it changes, and to what: one that was seen otherwise, and two that are new.
+        "lab::cellar::::memory:thing::first",
+        "text-of-first",
+        "lab::cellar::::memory:thing::second",
+        "text-of-second",
+        "text-of-third",
+        "security.rs",
+        "\"targets\":[\"first\"]",
+        "\"at\":1763769600",
+    ] {
         assert!(text.contains(learnt), "{learnt}: {text}");
     }
-    let key: Vec<u8> = Keys::fixed().open(&saved(&bench, Verb::Destroy).key).unwrap();
+    let seen = serde_json::from_str::<Value>(&text).unwrap()["observations"].to_string();
+    assert!(seen.contains("scribbled-by-somebody"), "{seen}");
+    let key: Vec<u8> = Keys::fixed().open(&grown.key).unwrap();
     let mut search =
         Search::of([("an input", SECRET), ("another", "another-secret-of-mine"), ("an output", "key-of-first")]);
     assert!(search.add("the key of the fingerprints", key));
     search.clean("a saved plan", bytes);
-    search.clean("a saved plan", saved(&growing(), Verb::Up).to_bytes());
+    let whole = Bench::new();
+    whole.up_whole(program);
+    let bytes = saved(&whole, Verb::Destroy, Observations::default()).to_bytes();
+    assert!(String::from_utf8_lossy(&bytes).contains("lab::cellar::::memory:thing::third"));
+    search.clean("a saved plan to destroy", bytes);
 }
 
 #[test]
 fn a_changed_plan_is_refused() {
     let bench = Bench::new();
     bench.up_whole(program);
-    let honest = saved(&bench, Verb::Destroy);
+    let honest = saved(&bench, Verb::Destroy, Observations::default());
     let (now, state) = (honest.plan.clone(), honest.state.clone());
     honest.check(&now, &state, "exe").unwrap();
     let mut text: Value = serde_json::from_slice(&honest.to_bytes()).unwrap();
@@ -279,16 +409,36 @@ fn whoever_writes_the_state_says_where_things_are_reached() {
     assert!(state.contains("\"memory lab\""), "{state}");
     let forged =
         state.replace("memory lab", "memory elsewhere").replace("\"place\":\"lab\"", "\"place\":\"elsewhere\"");
-    let (mut journal, _) = Journal::open(Arc::new(bench.disk().clone()), "lab").unwrap();
-    journal.compact(&serde_json::from_str(&forged).unwrap()).unwrap();
+    forge(&bench, &serde_json::from_str(&forged).unwrap());
     let state = bench.state();
     let (_, record) = state.records.iter().find(|(urn, _)| urn.name() == "first").unwrap();
     bench.world().plant("elsewhere", "first", json!({}));
     bench.world().change("elsewhere", "first", |item| item.mark = Some(record.mark.0.clone()));
     bench.world().clear_log();
     let bench = bench.knows::<Memory>();
-    bench.destroy(|_: &Stack| Ok::<_, ProgramError>(()));
+    bench.destroy(nothing);
     assert_eq!(bench.world().log(), ["delete elsewhere/first"], "it went where the state said");
+
+    // What the state no longer names is forgotten: it stands, and nobody takes it away.
+    let bench = Bench::new();
+    bench.up_whole(program);
+    let mut state = bench.state();
+    state.records.clear();
+    forge(&bench, &serde_json::to_value(&state).unwrap());
+    bench.world().clear_log();
+    assert!(bench.clone().knows::<Memory>().destroy(nothing).complete());
+    assert_eq!((bench.world().log().len(), bench.world().count()), (0, 3));
+
+    // Whoever answers at the other address is given the password.
+    let grounds = Arc::new(Grounds::default());
+    let bench = Bench::new().over(grounds.clone()).knows::<Gate>();
+    bench.up_whole(gated);
+    let state = serde_json::to_string(&bench.state()).unwrap();
+    assert!(!state.contains(SECRET), "the forger does not know it");
+    forge(&bench, &serde_json::from_str(&state.replace("gate.example.org", "evil.example.org")).unwrap());
+    bench.destroy(nothing);
+    let given = grounds.lock().unwrap().1.pop();
+    assert_eq!(given, Some(("evil.example.org".to_owned(), SECRET.to_owned())));
 }
 
 #[test]
@@ -299,7 +449,7 @@ fn the_key_opens_everything() {
     let opened: Vec<String> =
         state.secrets.values().map(|sealed| String::from_utf8(Keys::fixed().open(sealed).unwrap()).unwrap()).collect();
     assert!(opened.contains(&format!("{SECRET:?}")), "{}", opened.len());
-    let saved = saved(&growing(), Verb::Up);
+    let saved = saved(&growing(), Verb::Up, Observations::default());
     let vault = saved.vault(&Keys::fixed()).unwrap();
     let values: Vec<Value> = saved.secrets.keys().map(|fingerprint| vault.get(fingerprint).unwrap()).collect();
     assert!(!values.is_empty());

@@ -1,15 +1,16 @@
 //! A lab on its simulated rack, over sockets, with a state in memory: one `up` or `destroy` at a time.
 
-use lab::execute::disk::FaultyDisk;
+use lab::execute::disk::{Crash, FaultyDisk};
 use lab::execute::seal::{Ids, Keys};
-use lab::execute::{Faults, KeySource, Ledger, Options, Report, Store, execute, observe};
+use lab::execute::{Faults, KeySource, Ledger, Options, Progress, Report, Store, execute, observe};
 use lab::plan::{self, Plan, Request, Verb};
 use lab::sim::{self, Rack, Running};
+use lab::testing::Search;
 use lab::{Declared, Link, Vault};
 use serde_json::Value;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::{Builder, Runtime};
 
 /// What is built on a rack.
@@ -45,15 +46,21 @@ impl<P: Program> Site<P> {
         Site { running, disk: FaultyDisk::new(), keys: Keys::throwaway(), runtime, program: PhantomData }
     }
 
-    /// Runs a verb in a process of its own, as far as the network can tell: what it leaves in flight dies with it.
+    /// Runs a verb in a process of its own, as far as the network can tell: what it leaves in flight dies with it. However
+    /// that ends, no secret of it is left or said in clear.
     pub(crate) fn run(&self, verb: Verb, faults: &Arc<Faults>) -> Result<Report, String> {
         let process = runtime();
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = said.clone();
         let report = process.block_on(async {
             let (plan, declared, ledger, link) = self.plan(verb, false).await?;
             if !plan.problems.is_empty() {
                 return Err(plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
             }
-            let options = Options { faults: faults.clone(), ids: Arc::new(Ids::random()), ..Options::default() };
+            let sink = Arc::new(move |progress: &Progress| {
+                heard.lock().expect("nobody panicked").push_str(&format!("{progress:?}\n"))
+            });
+            let options = Options { sink, faults: faults.clone(), ids: Arc::new(Ids::random()), ..Options::default() };
             let report = execute(&plan, declared, ledger.clone(), link, options).await;
             if !report.stopped {
                 ledger.close().map_err(|error| error.to_string())?;
@@ -61,7 +68,24 @@ impl<P: Program> Site<P> {
             Ok(report)
         });
         process.shutdown_background();
+        let said = format!("{}{report:?}", said.lock().expect("nobody panicked"));
+        self.search()?.clean(&format!("what {verb} said"), said);
         report
+    }
+
+    /// Searches every file there ever was for every secret that the state has by now; returns the search.
+    fn search(&self) -> Result<Search, String> {
+        // What a process that was stopped has left, as the next one finds it.
+        let disk = self.disk.reopen(Crash::Process);
+        let look = Store::look(&disk, P::STACK, &KeySource::Given(self.keys.clone()));
+        let look = look.map_err(|error| error.to_string())?;
+        let mut search = Search::default();
+        for fingerprint in look.state.secrets.keys() {
+            let value = look.vault.get(fingerprint)?;
+            search.add(fingerprint, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+        disk.everything().iter().for_each(|file| search.clean("a file", file));
+        Ok(search)
     }
 
     /// Runs a verb undisturbed and to its end.

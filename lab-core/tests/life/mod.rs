@@ -2,7 +2,7 @@
 //! system, over a world that the test serves on a loopback socket.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use crate::sample::Sample;
+use crate::sample::{SECRETS, Sample};
 use lab_core::execute::journal::Journal;
 use lab_core::execute::seal::Keys;
 use lab_core::execute::{KeySource, LabDir, Ledger, Options, Store, execute, observe};
@@ -105,19 +105,23 @@ impl Ground {
             .args(["--exact", "lives", "--nocapture", "--test-threads=1"])
             .env(LIFE, serde_json::to_string(&life).expect("a life is JSON"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts")
     }
 
-    /// Waits for the end of a life, and for everything it asked for to have happened.
+    /// Waits for the end of a life, and for everything it asked for to have happened. Of what it said and what lies in
+    /// its directory by now, no secret is in clear.
     pub(crate) fn end(&self, mut child: Child) -> (Option<i32>, String) {
         let mut said = String::new();
         // Nothing is said by one that was killed.
         let _ = child.stderr.take().map(|mut stream| stream.read_to_string(&mut said));
+        let _ = child.stdout.take().map(|mut stream| stream.read_to_string(&mut said));
         let status = child.wait().expect("a child");
         self.server.drain();
+        SECRETS.clean("what was said", &said);
+        self.disk().everything().iter().for_each(|file| SECRETS.clean("a file", file));
         (status.code(), said)
     }
 

@@ -8,11 +8,11 @@ pub(crate) use dice::Dice;
 use lab_core::execute::disk::{Crash, Fault, Verb as DiskVerb};
 use lab_core::execute::{CallFault, Faults, Report};
 use lab_core::plan::Verb;
-use lab_core::testing::{Bench, Memory, Thing, ThingOutputs, Trial};
+use lab_core::testing::{Bench, Memory, Search, Thing, ThingOutputs, Trial};
 use lab_core::{Handle, Output, ProgramError, Scope, Secret, Stack};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Which of the dice's numbers these programs are made of.
 const SERIES: u64 = 0x9e37_79b9;
@@ -178,8 +178,9 @@ impl Sample {
             line.stand = Says::Of(other);
         }
         if dice.one_in(4) {
-            line.secret =
-                Some(earlier(dice).filter(|_| dice.one_in(2)).map_or(Says::Plain(format!("hush {name}")), Says::Of));
+            line.secret = Some(
+                earlier(dice).filter(|_| dice.one_in(2)).map_or(Says::Plain(format!("hush about {name}")), Says::Of),
+            );
         }
         if dice.one_in(4) {
             line.after = earlier(dice);
@@ -233,10 +234,13 @@ impl Sample {
         for line in &mut self.lines {
             let plain = Says::Plain(format!("without {name}"));
             let of = Says::Of(name.to_owned());
-            for says in [&mut line.text, &mut line.stand].into_iter().chain(&mut line.secret) {
+            for says in [&mut line.text, &mut line.stand] {
                 if *says == of {
                     *says = plain.clone();
                 }
+            }
+            if line.secret.as_ref() == Some(&of) {
+                line.secret = Some(Says::Plain(format!("hush about what was without {name}")));
             }
             line.after.take_if(|after| after == name);
         }
@@ -323,9 +327,25 @@ impl Sample {
     }
 }
 
-/// Runs `sample` on the bench.
+/// How every secret of these programs begins.
+pub(crate) static SECRETS: LazyLock<Search> = LazyLock::new(|| {
+    let mut search =
+        Search::of([("a secret", "hush about "), ("a changed secret", "other hush "), ("a token", "token of ")]);
+    ('a'..='z').for_each(|first| assert!(search.add("a key that was yielded", format!("key-of-{first}"))));
+    search
+});
+
+/// Runs `sample` on the bench. However that ends, no secret of it is left or said in clear.
 pub(crate) fn run(bench: &Bench, sample: &Sample, verb: Verb, trial: &Trial) -> Result<Report, String> {
-    bench.attempt(|stack| sample.declare(stack), verb, trial)
+    let before = bench.disk().everything();
+    let report = bench.attempt(|stack| sample.declare(stack), verb, trial);
+    let story = format!("{verb} of {sample:?}");
+    SECRETS.clean(&story, format!("{report:?}"));
+    bench.disk().everything().iter().filter(|file| !before.contains(file)).for_each(|file| SECRETS.clean(&story, file));
+    for event in trial.heard.lock().unwrap().iter() {
+        SECRETS.clean(&story, format!("{event:?} {}", serde_json::to_string(event).unwrap()));
+    }
+    report
 }
 
 /// Runs `sample` on the bench, undisturbed and to the end.
