@@ -5,6 +5,7 @@ use crate::invocation::Invocation;
 use crate::opened::Opened;
 use crate::show;
 use crate::trouble::{CHANGES, Trouble};
+use lab_core::execute::disk::{Disk, RealDisk};
 use lab_core::execute::{SavedPlan, state_digest};
 use lab_core::plan::{Observations, Plan, Tone, Verb};
 use serde_json::json;
@@ -64,13 +65,13 @@ fn save(
     let executable = invocation.executable()?;
     let vault = &opened.declared.vault;
     let saved = SavedPlan::new(plan, seen, targets.to_vec(), at, state, executable, vault, &keys).map_err(failed)?;
-    // Written beside it and renamed: there is never half a plan under its name.
+    // Written beside it and renamed: there is never half a plan under its name, and what is said to be there is durable.
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut staged| {
         staged.write_all(&saved.to_bytes())?;
         staged.as_file().sync_all()?;
         staged.persist(file)?;
-        Ok(())
+        RealDisk::new(dir).sync_dir()
     });
     written.map_err(|error| failed(error.to_string()))
 }

@@ -26,6 +26,12 @@ fn any_configuration_is_read_or_refused_with_places() {
                 failed.push(format!("{story}: {}\n{shown}", said.unwrap_or_default()));
             }
         };
+        // What once broke something lies where that of the engine does.
+        let found = concat!(env!("CARGO_MANIFEST_DIR"), "/../lab-core/tests/fuzz/configuration");
+        for file in std::fs::read_dir(found).into_iter().flatten() {
+            let path = file.unwrap().path();
+            check(path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+        }
         for (n, seed) in seeds().iter().enumerate() {
             check(format!("seed {n}"), seed);
             let mut mutator = Mutator::new(n as u64);
