@@ -114,15 +114,15 @@ impl Ground {
     /// Waits for the end of a life, and for everything it asked for to have happened. Of what it said and what lies in
     /// its directory by now, no secret is in clear.
     pub(crate) fn end(&self, mut child: Child) -> (Option<i32>, String) {
-        let mut said = String::new();
-        // Nothing is said by one that was killed.
-        let _ = child.stderr.take().map(|mut stream| stream.read_to_string(&mut said));
-        let _ = child.stdout.take().map(|mut stream| stream.read_to_string(&mut said));
+        let mut said = Vec::new();
+        // One that was killed may have said half a word.
+        child.stderr.take().expect("it is piped").read_to_end(&mut said).expect("what it said");
+        child.stdout.take().expect("it is piped").read_to_end(&mut said).expect("what it said");
         let status = child.wait().expect("a child");
         self.server.drain();
         SECRETS.clean("what was said", &said);
         self.disk().everything().iter().for_each(|file| SECRETS.clean("a file", file));
-        (status.code(), said)
+        (status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// The disk as it is now, in memory, for looking at it with everything there is for that.

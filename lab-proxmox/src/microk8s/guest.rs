@@ -399,8 +399,8 @@ impl Resource<Proxmox> for Member {
     }
 }
 
-/// Returns true if the datastore of a machine knows of no other member. It notes every half minute who
-/// its members are, as long as it has a majority of them.
+/// Returns true if the datastore of a machine knows of no other member. It notes every half minute who its members are, as
+/// long as it has a majority of them.
 async fn alone(client: &Client, vmid: u32) -> Result<bool> {
     match client.read_file(vmid, BACKEND).await {
         Ok(backend) => Ok(backend.is_some_and(|text| text.matches("Address:").count() == 1)),
