@@ -122,20 +122,32 @@ pub(crate) async fn carry_out(invocation: &Invocation<'_>, opened: &Opened, plan
 fn listen(invocation: &Invocation<'_>, interrupt: Interrupt) -> tokio::task::JoinHandle<()> {
     let screen = invocation.screen.clone();
     tokio::spawn(async move {
+        // One listener for all of them: what is pressed while the answer to the one before is written counts.
+        let Ok(mut presses) = presses() else { return };
         for message in [
             "interrupted: what is in flight is finished, nothing new is started; ^C again abandons it",
             "abandoned: the next run finds out what became of it",
         ] {
-            if tokio::signal::ctrl_c().await.is_err() {
+            if presses.recv().await.is_none() {
                 return;
             }
             screen.warning(message);
             interrupt.ask();
         }
-        if tokio::signal::ctrl_c().await.is_ok() {
+        if presses.recv().await.is_some() {
             std::process::exit(PARTLY.into());
         }
     })
+}
+
+#[cfg(unix)]
+fn presses() -> std::io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+}
+
+#[cfg(windows)]
+fn presses() -> std::io::Result<tokio::signal::windows::CtrlC> {
+    tokio::signal::windows::ctrl_c()
 }
 
 /// Says what came of a run, and returns the exit code.
@@ -161,7 +173,12 @@ fn result(invocation: &Invocation<'_>, opened: &Opened, plan: &Plan, report: &Re
     if report.done.len() >= MANY {
         parts.push(format!("{} flushes", report.flushes));
     }
-    for (n, what) in [(report.failed.len(), "failed"), (report.not_started.len(), "not started")] {
+    let rest = [
+        (report.failed.len(), "failed"),
+        (report.left.len(), "left where it stands"),
+        (report.not_started.len(), "not started"),
+    ];
+    for (n, what) in rest {
         if n > 0 {
             parts.push(format!("{n} {what}"));
         }

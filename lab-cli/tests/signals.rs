@@ -19,6 +19,9 @@ const OUTSIDE: &str = "LAB_TEST_OUTSIDE";
 /// Where that process keeps its state.
 const STATE: &str = "LAB_TEST_STATE";
 
+/// Tells that process to be pressed ^C once more while it still writes its answer to the first.
+const IMPATIENCE: &str = "LAB_TEST_IMPATIENCE";
+
 /// How long to wait for something that comes at once: fails instead of waiting for ever.
 const ENDLESS: Duration = Duration::from_secs(60);
 /// How long until a person who sees no answer presses ^C once more.
@@ -50,6 +53,7 @@ impl Provider for Shop {
     }
 
     async fn connect(self, _: Link) -> Result<String> {
+        tokio::spawn(bustle());
         Ok(self.address)
     }
 
@@ -88,6 +92,11 @@ impl Call {
         BufReader::new(stream).read_line(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
     }
+}
+
+/// Keeps the threads of the process awake, as work that goes on does.
+async fn bustle() {
+    while tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await.is_ok() {}
 }
 
 /// Asks the outside, on a thread that may be left behind when nobody waits for the answer any more.
@@ -136,16 +145,51 @@ fn program(stack: &Stack, address: &str) -> std::result::Result<(), ProgramError
     Ok(())
 }
 
+/// A screen that is slow with the answer to the first ^C, and a person who presses it again meanwhile.
+struct Slow {
+    said: Vec<u8>,
+    pressed: bool,
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.said.extend(bytes);
+        if !self.pressed && String::from_utf8_lossy(&self.said).contains(ONCE) {
+            self.pressed = true;
+            press(std::process::id());
+            // Time enough for the signal to arrive.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Presses ^C in that process.
+fn press(process: u32) {
+    let kill = format!("kill -INT {process}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+}
+
 /// Not a test of its own, but what the processes do that the others start.
 #[test]
 fn the_program() {
     let (Ok(address), Ok(state)) = (std::env::var(OUTSIDE), std::env::var(STATE)) else { return };
+    let process = Surroundings::process();
+    let err: Box<dyn Write + Send> = match std::env::var(IMPATIENCE) {
+        Ok(_) => Box::new(Slow { said: Vec::new(), pressed: false }),
+        Err(_) => process.err,
+    };
     let around = Surroundings {
+        err,
         variables: BTreeMap::new(),
         link: Some(Link::direct()),
         keys: Some(KeySource::Given(Keys::fixed())),
         executable: Some("this program".into()),
-        ..Surroundings::process()
+        ..process
     };
     let lab = Lab::new("corner", move |stack| program(stack, &address));
     let exit = lab.run_with(["corner", "--state", &state, "up", "--yes"], around);
@@ -215,10 +259,16 @@ impl Outside {
     }
 
     fn up(&self) -> Process {
+        self.up_with(&[])
+    }
+
+    /// Starts the program with these variables.
+    fn up_with(&self, variables: &[&str]) -> Process {
         let mut child = Command::new(std::env::current_exe().expect("this test is an executable"))
             .args(["--exact", "the_program", "--nocapture", "--test-threads=1"])
             .env(OUTSIDE, self.address.to_string())
             .env(STATE, self.dir.path().join("state"))
+            .envs(variables.iter().map(|variable| (variable, "1")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -293,8 +343,7 @@ impl Process {
     /// Presses ^C.
     fn press(&self) {
         self.listens();
-        let kill = format!("kill -INT {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+        press(self.child.id());
     }
 
     /// Presses ^C until the answer comes.
@@ -365,8 +414,11 @@ fn a_process_that_gets_two_abandons_what_is_in_flight_and_the_next_up_finds_out_
     let (exit, out, err) = process.end();
     assert_eq!(exit, Some(3), "{out}{err}");
     assert!(!out.contains("shop:ware held created"), "{out}");
+    assert!(out.contains("shop:ware held left where it stands"), "who was abandoned is named: {out}");
     assert!(
-        out.contains("1 done, 1 not started. It was interrupted; run it again, and it goes on from here."),
+        out.contains(
+            "1 done, 1 left where it stands, 1 not started. It was interrupted; run it again, and it goes on from here."
+        ),
         "{out}"
     );
     assert_eq!(outside.log(), ["apply first"]);
@@ -380,4 +432,14 @@ fn a_process_that_gets_two_abandons_what_is_in_flight_and_the_next_up_finds_out_
     assert_eq!(outside.log(), ["apply first", "apply held", "apply last"], "everything was made once");
     let (exit, out, _) = outside.up().end();
     assert!(exit == Some(0) && out.contains("nothing to do, 3 unchanged"), "{out}");
+}
+
+#[test]
+fn a_press_while_the_answer_to_the_one_before_is_still_written_counts() {
+    let outside = Outside::holding(&["held"]);
+    let mut process = outside.up_with(&[IMPATIENCE]);
+    outside.arrived("held");
+    process.press();
+    assert!(process.says(TWICE, IMPATIENT), "it was pressed twice: {:?}", process.err);
+    assert_eq!(process.end().0, Some(3));
 }

@@ -381,14 +381,12 @@ impl Walk<'_> {
                         }
                         Ending::Interrupted => {
                             report.interrupted = true;
-                            let (urn, action) = (steps[n].urn.clone(), verb(&steps[n].action));
-                            report.left.push(urn.clone());
-                            self.tell(Progress::Interrupted { urn, action });
+                            self.leaves(n, report);
                         }
                         Ending::Stopped => {
                             // Asked for by a person, or by a test that plays the end of the process.
                             if self.options.interrupt.asked() {
-                                report.left.push(steps[n].urn.clone());
+                                self.leaves(n, report);
                             }
                             report.stopped = true;
                             running.abort_all();
@@ -591,6 +589,13 @@ impl Walk<'_> {
             open,
         });
         report.failed.push(Failure { urn, action, error, hint, place, open });
+    }
+
+    /// Leaves the step `n` where it stands, for the next run.
+    fn leaves(&self, n: usize, report: &mut Report) {
+        let step = &self.plan.steps[n];
+        self.tell(Progress::Interrupted { urn: step.urn.clone(), action: verb(&step.action) });
+        report.left.push(step.urn.clone());
     }
 
     /// Returns why a step does not begin any more: the window that the plan gave it has closed.
