@@ -65,8 +65,6 @@ pub(crate) struct Living {
     pub(crate) lab: Lab,
     pub(crate) oracle: Oracle,
     pub(crate) tally: Tally,
-    /// The durable state is looked at at every effect.
-    pub(crate) watch: bool,
     /// Every plan is printed, and what came of it.
     pub(crate) aloud: bool,
 }
@@ -84,7 +82,6 @@ pub(crate) fn live_aloud(life: &Life) {
 
 fn lived_through(life: &Life, aloud: bool) -> Result<Tally, Broken> {
     let mut living = Living { aloud, ..Living::new(life.seed) };
-    living.watch = life.seed.is_multiple_of(6);
     let mut last = Program::default();
     for (n, round) in life.rounds.iter().enumerate() {
         let ran = living.round(round).map_err(|broken| in_round(broken, &format!("round {}", n + 1)))?;
@@ -106,18 +103,12 @@ fn in_round(broken: Broken, round: &str) -> Broken {
 
 impl Living {
     pub(crate) fn new(seed: u64) -> Living {
-        Living { lab: Lab::new(seed), oracle: Oracle::default(), tally: Tally::default(), watch: true, aloud: false }
+        Living { lab: Lab::new(seed), oracle: Oracle::default(), tally: Tally::default(), aloud: false }
     }
 
     /// Returns a life with the same past and another future.
     pub(crate) fn fork(&self) -> Living {
-        Living {
-            lab: self.lab.fork(),
-            oracle: self.oracle.clone(),
-            tally: self.tally,
-            watch: self.watch,
-            aloud: self.aloud,
-        }
+        Living { lab: self.lab.fork(), oracle: self.oracle.clone(), tally: self.tally, aloud: self.aloud }
     }
 
     /// Runs once more, undisturbed: whatever came before, the world is then as declared.
@@ -191,7 +182,7 @@ impl Living {
     pub(crate) fn round(&mut self, round: &Round) -> Result<Ran, Broken> {
         self.oracle.meddle(&self.lab, round);
         self.oracle.before(round);
-        let ran = self.lab.run(round, &self.oracle, self.watch);
+        let ran = self.lab.run(round, &self.oracle);
         if self.aloud {
             let plan = ran.plan.as_ref().map(lab_core::plan::text).unwrap_or_default();
             let effects = &self.lab.world.contents().effects;

@@ -63,7 +63,6 @@ impl Case {
         let asked = |asks: Vec<usize>| {
             let told = format!("asked after {asks:?}");
             let mut living = self.base.fork();
-            living.watch = false;
             let round = Round { asks, ..self.disturbed.clone() };
             let ran = living.round(&round).unwrap_or_else(|broken| self.fail(broken, &told));
             (living, ran, told)
@@ -114,7 +113,6 @@ impl Case {
         for point in points.iter().step_by(of) {
             let told = format!("{:?} {:?} then {:?}", point.mishaps, point.disk, point.crash);
             let mut living = self.base.fork();
-            living.watch = false;
             living.round(point).unwrap_or_else(|broken| self.fail(broken, &told));
             left(&living);
             self.end(&mut living).unwrap_or_else(|broken| self.fail(broken, &told));

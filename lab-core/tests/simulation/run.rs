@@ -140,7 +140,7 @@ impl Lab {
     }
 
     /// Runs one round. Afterwards the disk is what the next process finds.
-    pub(crate) fn run(&mut self, round: &Round, oracle: &Oracle, watch: bool) -> Ran {
+    pub(crate) fn run(&mut self, round: &Round, oracle: &Oracle) -> Ran {
         self.runs += 1;
         self.now += Duration::from_secs(3_600 * round.hours);
         self.began = self.now;
@@ -168,7 +168,6 @@ impl Lab {
                 imported: oracle.imported.clone(),
                 meddled: oracle.meddled.clone(),
                 disk: Some(self.disk.clone()),
-                watch,
                 closed: None,
                 replaced: BTreeSet::new(),
                 part: matches!(round.verb, Verb::Target(_)),

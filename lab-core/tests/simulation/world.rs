@@ -111,9 +111,8 @@ pub(crate) struct Run {
     pub(crate) imported: BTreeSet<String>,
     /// What somebody else touched: by tag.
     pub(crate) meddled: BTreeSet<String>,
-    /// Where the durable state is looked up: at every effect, which costs.
+    /// Where the durable state is looked up at every effect.
     pub(crate) disk: Option<FaultyDisk>,
-    pub(crate) watch: bool,
     /// Nothing may be interrupted during this run but what was made by these operations, which is under way: the
     /// window is closed.
     pub(crate) closed: Option<BTreeSet<String>>,
@@ -658,7 +657,7 @@ impl Contents {
     }
 
     fn durable_state(&self) -> Option<State> {
-        self.run.disk.as_ref().filter(|_| self.run.watch).and_then(durable)
+        self.run.disk.as_ref().and_then(durable)
     }
 
     pub(crate) fn act(&mut self, what: &str, member: &str) {
