@@ -2,7 +2,7 @@
 
 mod yard;
 
-use lab_core::execute::disk::Crash;
+use lab_core::execute::disk::{Crash, Fault};
 use lab_core::execute::{CallFault, Faults};
 use lab_core::plan::Verb;
 use lab_core::testing::{Bench, Trial};
@@ -551,4 +551,83 @@ fn a_drained_member_whose_lines_are_gone_goes_first() {
     let log = yard.log();
     let at = |what: &str| position(&log, what);
     assert!(at("delete shop/m1") < at("drain m2"), "{log:?}");
+}
+
+/// A member with something that is done after its interruption, and nothing before it.
+fn checked(say: &'static str, anew: bool) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let turn = if anew { Turn::DeleteFirst } else { Turn::Interrupt };
+        let member = shop.resource("m1").rolling(&group);
+        let member = member.add(Odd { turn, calls: 2, ..Odd::new("m1", say) });
+        group.after(&shop, member.urn(), "check-m1", Chore { what: "check m1".into() });
+        Ok(())
+    }
+}
+
+/// Nothing was recorded that would have said that it is owed.
+#[test]
+fn what_comes_after_and_failed_is_owed_though_nothing_came_before() {
+    for anew in [false, true] {
+        let (bench, yard) = yard();
+        bench.up_whole(checked("old", anew));
+        yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+        assert_eq!(failures(&bench.up(checked("new", anew))), ["create check-m1: it was upset"]);
+        yard.log();
+        bench.up_whole(checked("new", anew));
+        assert_eq!(yard.log().iter().filter(|call| *call == "check m1").count(), 1, "replaced: {anew}");
+        settled(&bench, checked("new", anew));
+    }
+}
+
+/// The run died once the interruption was over, and before what comes after had begun.
+#[test]
+fn wherever_a_run_dies_what_comes_after_is_done_though_nothing_came_before() {
+    for anew in [false, true] {
+        let operations = {
+            let (bench, _) = yard();
+            bench.up_whole(checked("old", anew));
+            let bench = bench.crashed(Crash::Process);
+            bench.up_whole(checked("new", anew));
+            bench.disk().operations().len()
+        };
+        for n in 0..operations {
+            let (bench, yard) = yard();
+            bench.up_whole(checked("old", anew));
+            let bench = bench.crashed(Crash::Process);
+            yard.log();
+            bench.disk().inject(n, Fault::StopBefore);
+            // What it says of the fault is said elsewhere.
+            let _ = bench.attempt(checked("new", anew), Verb::Up, &Trial::default());
+            let bench = bench.crashed(Crash::Power).seeded(2);
+            bench.up_whole(checked("new", anew));
+            let log = yard.log();
+            let done = |what: &str| log.iter().filter(|call| *call == what).count();
+            assert_eq!(done("check m1"), 1, "replaced: {anew}, operation {n}: {log:?}");
+            assert_eq!(log.last().map(String::as_str), Some("check m1"), "replaced: {anew}, operation {n}: {log:?}");
+            settled(&bench, checked("new", anew));
+        }
+    }
+}
+
+/// What is owed goes along with its member's new name.
+#[test]
+fn what_comes_after_is_owed_to_a_member_that_is_called_something_else() {
+    let (bench, yard) = yard();
+    bench.up_whole(checked("old", false));
+    yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(checked("new", false))), ["create check-m1: it was upset"]);
+    yard.log();
+    let renamed = |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let member = shop.resource("first").was("m1").rolling(&group);
+        let member = member.add(Odd { turn: Turn::Interrupt, calls: 2, ..Odd::new("m1", "new") });
+        group.after(&shop, member.urn(), "check-first", Chore { what: "check first".into() });
+        Ok(())
+    };
+    bench.up_whole(renamed);
+    assert_eq!(yard.log(), ["check first"]);
+    settled(&bench, renamed);
 }

@@ -43,7 +43,7 @@ pub(super) fn size(events: &[Event]) -> usize {
 
 impl Operation {
     fn at_hand(&self, ground: &Ground) -> Hand {
-        let around = !self.spends_first.is_empty() || !self.spends_last.is_empty();
+        let around = !self.spends_first.is_empty() || !self.spends_last.is_empty() || self.owes;
         if !self.kind.generated() || self.begun || around || ground.faults.planned() {
             return Hand::Busy;
         }

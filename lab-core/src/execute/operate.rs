@@ -93,6 +93,8 @@ pub(super) struct Operation {
     /// The acts around a member that are spent once this begins: with what is done before it is interrupted, or with the
     /// interruption itself, what came after an earlier one.
     pub(super) spends_first: Vec<Urn>,
+    /// True when what comes after is owed from its beginning on, and nothing else that is recorded says so.
+    pub(super) owes: bool,
     /// Those that are spent once this ends: with the interruption, what was done before it.
     pub(super) spends_last: Vec<Urn>,
     /// Called once the thing exists, ready or not.
@@ -500,6 +502,10 @@ impl Operation {
             events.push(reached);
         }
         events.extend(spent(ground, &self.spends_first));
+        let owed = |urn: &Urn| ground.ledger.with(|store| store.state().owed.contains(urn));
+        if self.owes && !owed(&self.urn) {
+            events.push(Event::Owed { member: self.urn.clone() });
+        }
         events.push(beginning);
         events.append(&mut then);
         ground.ledger.commit(events).await?;

@@ -46,6 +46,18 @@ impl Walk<'_> {
 
     /// Returns what a step comes to, now that everything it waited for is there.
     pub(super) fn work(&self, n: usize) -> Result<Work, String> {
+        let mut work = self.planned(n)?;
+        if let Work::Operate(operation, _) = &mut work {
+            let step = &self.plan.steps[n];
+            let acts = self.acts.get(&step.urn);
+            // What was done before says by itself that something is owed.
+            let after_only = acts.is_some_and(|acts| acts.before.is_empty() && !acts.after.is_empty());
+            operation.owes = after_only && step.disrupts();
+        }
+        Ok(work)
+    }
+
+    fn planned(&self, n: usize) -> Result<Work, String> {
         let step = &self.plan.steps[n];
         let record = self.ledger.with(|store| store.state().record(&step.urn).cloned());
         match &step.action {
@@ -203,6 +215,7 @@ impl Walk<'_> {
             recorded: None,
             shown: None,
             spends_first: Vec::new(),
+            owes: false,
             spends_last: Vec::new(),
             created: Arc::new(|| {}),
         })

@@ -118,6 +118,11 @@ pub enum Event {
         /// Which acts.
         urns: Vec<Urn>,
     },
+    /// A member of a rolling group is interrupted, and something is to be done after that which nothing else recorded says.
+    Owed {
+        /// Which member.
+        member: Urn,
+    },
     /// Things go by other names now, all at once.
     Moved {
         /// Old and new names.
@@ -159,6 +164,7 @@ impl Event {
             | Event::Forgot { .. }
             | Event::LeftBehind { .. }
             | Event::Spent { .. }
+            | Event::Owed { .. }
             | Event::Moved { .. } => 200,
         }
     }

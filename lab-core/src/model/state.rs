@@ -41,6 +41,10 @@ pub struct State {
     /// What reads were last answered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<Urn, Value>,
+    /// Members of rolling groups that were interrupted, whose acts for afterwards are owed: those with nothing done before,
+    /// which would say so.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub owed: BTreeSet<Urn>,
     /// The last runs, oldest first.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub runs: VecDeque<Run>,
@@ -163,7 +167,10 @@ impl State {
                     return illegal(format!("{mark} was forgotten, which is not condemned"));
                 }
                 for urn in urns {
-                    self.records.remove(urn);
+                    // What is done around a member is forgotten once all of it is done.
+                    if let Some(member) = self.records.remove(urn).and_then(|record| record.spec.member) {
+                        self.owed.remove(&member);
+                    }
                     self.answers.remove(urn);
                 }
                 marks.iter().for_each(|mark| {
@@ -191,6 +198,9 @@ impl State {
                         None => return illegal(format!("{urn} was spent, which is not in the state")),
                     }
                 }
+            }
+            Event::Owed { member } => {
+                self.owed.insert(member.clone());
             }
             Event::Moved { moves } => return self.rename(moves),
             Event::Returned { outputs } => self.outputs = outputs.clone(),
@@ -382,9 +392,9 @@ impl State {
         })
     }
 
-    /// Returns the members of rolling groups around which something was done, or begun.
+    /// Returns the members of rolling groups around which something was done, begun, or is owed.
     pub(crate) fn under_way(&self) -> BTreeSet<&Urn> {
-        self.records.values().filter_map(|record| record.spec.member.as_ref()).collect()
+        self.records.values().filter_map(|record| record.spec.member.as_ref()).chain(&self.owed).collect()
     }
 
     /// Returns everything that exists, whether it has a name or not.
@@ -431,6 +441,8 @@ impl State {
                 condemned.urn = (*new).clone();
             }
         }
+        let renamed = |urn: &Urn| names.get(urn).map_or(urn, |new| *new).clone();
+        self.owed = self.owed.iter().map(renamed).collect();
         let condemned = self.condemned.values_mut().map(|condemned| &mut condemned.record);
         for record in self.records.values_mut().map(Box::as_mut).chain(condemned) {
             record.spec.rename(&names);
@@ -462,8 +474,13 @@ impl State {
         found
     }
 
-    /// Drops what nothing refers to any more: connections to places where nothing is recorded, and secrets.
+    /// Drops what nothing refers to any more: connections to places where nothing is recorded, secrets, and what is owed
+    /// where there is nothing left.
     pub fn prune(&mut self) {
+        // A member alone may be between the two halves of its replacement.
+        if self.records.is_empty() {
+            self.owed.clear();
+        }
         let used = self.things().map(|record| (&*record.spec.provider, &*record.spec.realm));
         let used: BTreeSet<(&str, &str)> = used.collect();
         let used: BTreeSet<String> = used.into_iter().map(|(provider, realm)| connection(provider, realm)).collect();

@@ -341,6 +341,20 @@ impl Step {
             | Action::Gate { .. } => false,
         }
     }
+
+    /// Returns true when the step takes a member of a rolling group away from its users for a while.
+    pub(crate) fn disrupts(&self) -> bool {
+        match self.action {
+            // Where the next one stands before this one goes, nobody misses it.
+            Action::Delete { condemned, .. } => !condemned,
+            // What was not there is missed by nobody.
+            Action::Create | Action::Supersede | Action::Continue { making: true, .. } => false,
+            Action::Import { .. } | Action::Update | Action::Renew | Action::Continue { making: false, .. } => {
+                self.interrupts.is_some() || self.permits.replace
+            }
+            Action::Forget { .. } | Action::LeaveBehind | Action::Read | Action::Gate { .. } => false,
+        }
+    }
 }
 
 /// Returns the dependencies of a spec, without the container when it is named by the realm.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Plans the acts around members that are interrupted, and those that an earlier run left unfinished.
 pub(super) fn acts(planner: &mut Planner<'_>) {
     let interrupted: BTreeSet<Urn> =
-        planner.steps.iter().filter(|step| disrupts(step)).map(|step| step.urn.clone()).collect();
+        planner.steps.iter().filter(|step| step.disrupts()).map(|step| step.urn.clone()).collect();
     let graph = planner.graph;
     let declared = planner.declared;
     let act = |n: &usize| declared.nodes[*n].options.act.as_ref().map(|act| (*n, &act.member, act.when));
@@ -58,20 +58,6 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
         if when == When::After {
             planner.edge_to(&declared.nodes[n].urn, Edge { to: member.clone(), kind: EdgeKind::After });
         }
-    }
-}
-
-/// Returns true when a step takes its member away from its users for a while.
-fn disrupts(step: &Step) -> bool {
-    match step.action {
-        // Where the next one stands before this one goes, nobody misses it.
-        Action::Delete { condemned, .. } => !condemned,
-        // What was not there is missed by nobody.
-        Action::Create | Action::Supersede | Action::Continue { making: true, .. } => false,
-        Action::Import { .. } | Action::Update | Action::Renew | Action::Continue { making: false, .. } => {
-            step.interrupts.is_some() || step.permits.replace
-        }
-        Action::Forget { .. } | Action::LeaveBehind | Action::Read | Action::Gate { .. } => false,
     }
 }
 
@@ -187,7 +173,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         // Drained, or not uncordoned yet, it is away as well.
         let open = record.is_some_and(|record| !record.is_whole());
         let down = open || around.contains(&node.urn);
-        let disrupted = own.iter().any(|n| disrupts(&steps[*n])) || !after.is_empty();
+        let disrupted = own.iter().any(|n| steps[*n].disrupts()) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;
         let all = [&before[..], &own, &after].concat();

@@ -7,7 +7,7 @@
 use crate::check::{Broken, Living, quiet};
 use crate::dice::Dice;
 use crate::life::{Author, Meddling, Round, Trouble, Verb};
-use crate::program::{Fleet, HUSH, Kind, Line, Program, Says};
+use crate::program::{Acts, Fleet, HUSH, Kind, Line, Program, Says};
 use crate::run::Ran;
 use crate::world::Mishap;
 use lab_core::execute::disk::{Crash, Verb as DiskVerb};
@@ -530,7 +530,9 @@ fn a_move_goes_on_wherever_it_stopped() {
 #[test]
 fn a_rolling_group_goes_on_wherever_it_stopped() {
     for seed in 0..more() {
-        for (at_most, gate, acts) in [(1, true, true), (2, false, true), (2, true, false)] {
+        for (at_most, gate, acts) in
+            [(1, true, Acts::Around), (2, false, Acts::Twice), (2, true, Acts::Nothing), (1, false, Acts::After)]
+        {
             let mut program = Program { fleets: vec![Fleet { at_most, gate, acts }], ..Program::default() };
             for n in 0..3 {
                 program.lines.push(Line { fleet: Some(0), steps: 1, ..Line::new(&format!("m{n}")) });
@@ -541,7 +543,7 @@ fn a_rolling_group_goes_on_wherever_it_stopped() {
                 next.remove("m1");
             }
             let base = applied(seed, &program);
-            Case::new(&format!("seed {seed}, at most {at_most}"), &base, &next, &next).check();
+            Case::new(&format!("seed {seed}, at most {at_most}, {acts:?}"), &base, &next, &next).check();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A life: a program, how a person works on it, what somebody else does meanwhile, and what goes wrong. All by seed.
 
 use crate::dice::Dice;
-use crate::program::{Fleet, HUSH, Kind, Line, Program, Says};
+use crate::program::{Acts, Fleet, HUSH, Kind, Line, Program, Says};
 use crate::world::{ABROAD, Mishap};
 use lab_core::execute::disk::Crash;
 use std::collections::BTreeSet;
@@ -255,7 +255,17 @@ impl Author {
             self.another(dice, &mut program);
         }
         if dice.one_in(5) {
-            let fleet = Fleet { at_most: 1 + dice.below(2), gate: dice.one_in(2), acts: dice.one_in(2) };
+            let (at_most, gate, around) = (1 + dice.below(2), dice.one_in(2), dice.one_in(2));
+            // From dice of its own: what was known of a seed before is still so.
+            let mut others = dice.clone();
+            others.roll();
+            let acts = match (around, others.below(6)) {
+                (true, 0..4) => Acts::Around,
+                (true, _) => Acts::Twice,
+                (false, 0..3) => Acts::Nothing,
+                (false, _) => Acts::After,
+            };
+            let fleet = Fleet { at_most, gate, acts };
             program.fleets.push(fleet);
             let on = self.container(dice, &program).filter(|_| dice.one_in(3));
             for _ in 0..2 + dice.below(3) {

@@ -384,9 +384,15 @@ impl Oracle {
             }
             declared.insert(at.clone());
         }
-        for fleet in program.lines.iter().filter(|line| line.fleet.is_some_and(|n| program.fleets[n].acts)) {
-            if contents.drained.contains(&fleet.tag) {
-                return Err(format!("{} is still drained", fleet.tag));
+        for (line, fleet) in program.lines.iter().filter_map(|line| Some((line, &program.fleets[line.fleet?]))) {
+            let of = |(tag, what): &&(String, &str)| {
+                *tag == line.tag && (fleet.acts.before().contains(what) || fleet.acts.after().contains(what))
+            };
+            if let Some((tag, what)) = contents.drained.iter().find(of) {
+                return Err(format!("{what} is still in effect for {tag}"));
+            }
+            if let Some((tag, what)) = contents.due.iter().find(of) {
+                return Err(format!("{what} is still due for {tag}"));
             }
         }
         let left: BTreeSet<&str> = state

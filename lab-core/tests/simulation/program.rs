@@ -148,7 +148,38 @@ impl Line {
 pub(crate) struct Fleet {
     pub(crate) at_most: usize,
     pub(crate) gate: bool,
-    pub(crate) acts: bool,
+    pub(crate) acts: Acts,
+}
+
+/// What is done around each interruption of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acts {
+    Nothing,
+    /// One thing before, and one after that undoes it.
+    Around,
+    /// Two before, and two after.
+    Twice,
+    /// Only something after.
+    After,
+}
+
+impl Acts {
+    pub(crate) fn before(self) -> &'static [&'static str] {
+        match self {
+            Acts::Nothing | Acts::After => &[],
+            Acts::Around => &["drain"],
+            Acts::Twice => &["drain", "save"],
+        }
+    }
+
+    pub(crate) fn after(self) -> &'static [&'static str] {
+        match self {
+            Acts::Nothing => &[],
+            Acts::Around => &["uncordon"],
+            Acts::Twice => &["uncordon", "wake"],
+            Acts::After => &["check"],
+        }
+    }
 }
 
 /// A program.
@@ -397,11 +428,15 @@ impl Program {
                     } else {
                         piece.declare(&scope)
                     };
-                    if let Some(n) = line.fleet.filter(|n| self.fleets[*n].acts) {
+                    if let Some(n) = line.fleet {
                         let act = |what: &str| Act { what: what.into(), member: line.tag.clone() };
                         let name = |what: &str| format!("{what}-{}", line.tag);
-                        groups[n].before(&scope, handle.urn(), &name("drain"), act("drain"));
-                        groups[n].after(&scope, handle.urn(), &name("uncordon"), act("uncordon"));
+                        for what in self.fleets[n].acts.before() {
+                            groups[n].before(&scope, handle.urn(), &name(what), act(what));
+                        }
+                        for what in self.fleets[n].acts.after() {
+                            groups[n].after(&scope, handle.urn(), &name(what), act(what));
+                        }
                     }
                     let key = Some(handle.output(|thing| thing.key));
                     Yields { text: handle.output(|thing| thing.text), key, handle: Some(handle) }

@@ -158,6 +158,9 @@ impl Lab {
             contents.entered.clear();
             contents.violations.clear();
             contents.dead = false;
+            // Of what is to go, nothing is to be done any more.
+            let stays = |tag: &str| round.verb != Verb::Destroy && round.program.line(tag).is_some();
+            contents.due.retain(|(tag, _)| stays(tag));
             contents.run = Run {
                 program: round.program.clone(),
                 destroys: round.verb == Verb::Destroy,
@@ -342,6 +345,12 @@ fn under_way(state: &State) -> BTreeSet<String> {
         .values()
         .filter(|record| record.spec.kind == "sim:act")
         .filter_map(|record| record.spec.inputs.value()["member"].as_str().map(str::to_owned))
+        .chain(
+            state
+                .owed
+                .iter()
+                .filter_map(|member| state.record(member)?.spec.inputs.value()["tag"].as_str().map(str::to_owned)),
+        )
         .collect();
     let begun = state.records.values().filter(|record| {
         let around = record.spec.inputs.value()["tag"].as_str().is_some_and(|tag| acts.contains(tag));

@@ -2,7 +2,7 @@
 
 use crate::check::{Broken, live};
 use crate::life::{Life, Meddling, Verb};
-use crate::program::{Kind, Line, Program, Says};
+use crate::program::{Acts, Kind, Line, Program, Says};
 use lab_core::execute::disk::Crash;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -126,7 +126,7 @@ fn candidates(life: &Life) -> Vec<Life> {
     try_it(&|life| life.hours = 0);
     try_it(&|life| life.ends = false);
     try_it(&|life| {
-        life.rounds.iter_mut().for_each(|round| round.program.fleets.iter_mut().for_each(|f| f.acts = false))
+        life.rounds.iter_mut().for_each(|round| round.program.fleets.iter_mut().for_each(|f| f.acts = Acts::Nothing))
     });
     try_it(&|life| {
         life.rounds.iter_mut().for_each(|round| round.program.fleets.iter_mut().for_each(|f| f.gate = false))

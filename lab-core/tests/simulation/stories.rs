@@ -2,7 +2,7 @@
 
 use crate::check::{Living, live, quiet};
 use crate::life::{Life, Meddling, Round, Verb};
-use crate::program::{Fleet, Kind, Line, Program, Says};
+use crate::program::{Acts, Fleet, Kind, Line, Program, Says};
 use crate::world::Mishap;
 
 fn of(lines: impl IntoIterator<Item = Line>) -> Program {
@@ -271,7 +271,7 @@ fn what_is_made_from_something_is_made_from_what_was_seen_of_it() {
 /// drained: that was done, as far as was recorded, around the time before.
 #[test]
 fn a_member_that_is_whole_is_drained_before_it_is_taken_away_again() {
-    let fleet = Fleet { at_most: 2, gate: false, acts: true };
+    let fleet = Fleet { at_most: 2, gate: false, acts: Acts::Around };
     let program = |stand: &str, trigger: Option<u64>| {
         let member = Line { stand: Says::plain(stand), trigger, fleet: Some(0), ..Line::new("m") };
         Program { fleets: vec![fleet.clone()], ..of([member]) }

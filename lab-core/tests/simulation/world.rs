@@ -4,7 +4,7 @@
 //! wrong is kept as a violation, with the property that it breaks.
 
 use crate::dice::Dice;
-use crate::program::{Kind, Line, Program, Says};
+use crate::program::{Acts, Kind, Line, Program, Says};
 use lab_core::execute::disk::{Crash, FaultyDisk};
 use lab_core::execute::journal::Journal;
 use lab_core::{Clock, EdgeKind, Error, Event, Result, State, Status, Urn};
@@ -138,7 +138,10 @@ pub(crate) struct Contents {
     pub(crate) violations: Vec<(&'static str, String)>,
     /// Members of rolling groups that were deleted and are to be there again.
     pub(crate) missing: BTreeMap<String, String>,
-    pub(crate) drained: BTreeSet<String>,
+    /// What was done before a member's interruption and not undone: by tag.
+    pub(crate) drained: BTreeSet<(String, &'static str)>,
+    /// What is to be done after a member's interruption: by tag.
+    pub(crate) due: BTreeSet<(String, &'static str)>,
     /// With which password a place was last entered in this run.
     pub(crate) entered: BTreeMap<String, String>,
     pub(crate) calls: usize,
@@ -349,7 +352,7 @@ impl Contents {
         self.judge_making(&item.tag, mark);
         self.judge_number(&item);
         self.serial += 1;
-        self.drained.remove(&item.tag);
+        self.drained.retain(|(tag, _)| *tag != item.tag);
         let item = Item { serial: self.serial, opened: item.left == 0, ..item };
         if item.opened {
             self.missing.remove(&item.tag);
@@ -580,9 +583,17 @@ impl Contents {
             let how = format!("{tag} goes away while {away:?} are, and at most {} may", group.at_most);
             self.violate("at most N of a rolling group are down", how);
         }
-        if group.acts && declared.is_some() && !self.drained.contains(tag) {
-            let how = format!("{tag} goes away and was not drained");
-            self.violate("acts are done around an interruption", how);
+        // Around who is declared no more nothing is done.
+        self.due.retain(|(member, _)| member != tag);
+        if declared.is_none() {
+            return;
+        }
+        self.due.extend(group.acts.after().iter().map(|what| (tag.to_owned(), *what)));
+        for what in group.acts.before() {
+            if !self.drained.contains(&(tag.to_owned(), *what)) {
+                let how = format!("{tag} goes away without {what} before");
+                self.violate("acts are done around an interruption", how);
+            }
         }
     }
 
@@ -661,12 +672,15 @@ impl Contents {
     }
 
     pub(crate) fn act(&mut self, what: &str, member: &str) {
-        match what {
-            "drain" => {
-                self.drained.insert(member.to_owned());
+        for acts in [Acts::Around, Acts::Twice, Acts::After] {
+            if let Some(before) = acts.before().iter().find(|before| **before == what) {
+                self.drained.insert((member.to_owned(), *before));
             }
-            _ => {
-                self.drained.remove(member);
+            if let Some(n) = acts.after().iter().position(|after| *after == what) {
+                self.due.remove(&(member.to_owned(), acts.after()[n]));
+                if let Some(before) = acts.before().get(n) {
+                    self.drained.remove(&(member.to_owned(), *before));
+                }
             }
         }
     }
