@@ -631,3 +631,91 @@ fn what_comes_after_is_owed_to_a_member_that_is_called_something_else() {
     assert_eq!(yard.log(), ["check first"]);
     settled(&bench, renamed);
 }
+
+/// A member that stands on `x`, may be interrupted on Sunday evening, and has something done after that where it says so.
+fn on_sundays(say: &'static str, check: bool) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        stack.maintenance(Windows::new(["Sun 20:00-21:00"])?);
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let group = stack.rolling("fleet", 1);
+        let x = shop.resource("x").add(Odd::new("x", "x"));
+        let member = shop.resource("m1").rolling(&group).depends_on(&x);
+        let member = member.add(Odd { turn: Turn::Interrupt, calls: 2, ..Odd::new("m1", say) });
+        if check {
+            group.after(&shop, member.urn(), "check-m1", Chore { what: "check m1".into() });
+        }
+        Ok(())
+    }
+}
+
+fn sunday(hour: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60)
+}
+
+/// Of what a destroy takes away, nothing comes after.
+#[test]
+fn nothing_is_owed_to_what_a_destroy_took_away() {
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(on_sundays("old", true));
+    yard.upset("delete", "x", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.attempt(on_sundays("old", true), Verb::Destroy, &Trial::default()).unwrap()).len(), 1);
+    yard.log();
+    bench.up_whole(on_sundays("old", true));
+    assert_eq!(yard.log(), ["create shop/m1", "ready shop/m1"]);
+}
+
+/// What comes after failed, and its line went: the member had no window any more.
+#[test]
+fn what_is_owed_and_not_declared_any_more_lifts_no_window() {
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(on_sundays("old", true));
+    yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(on_sundays("new", true))), ["create check-m1: it was upset"]);
+    yard.log();
+    for check in [false, true] {
+        bench.clone().at(sunday(12)).up(on_sundays("third", check));
+        assert_eq!(yard.log(), [""; 0], "it is held");
+    }
+    bench.up_whole(on_sundays("third", true));
+    assert_eq!(yard.log(), ["update shop/m1", "ready shop/m1", "check m1"]);
+    settled(&bench, on_sundays("third", true));
+}
+
+/// It was refused, and had no effect.
+#[test]
+fn nothing_is_owed_to_a_member_that_was_not_interrupted_after_all() {
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(on_sundays("old", true));
+    yard.upset("apply", "m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(on_sundays("wrong", true))), ["update m1: it was upset"]);
+    yard.log();
+    bench.clone().at(sunday(12)).up(on_sundays("right", true));
+    assert_eq!(yard.log(), [""; 0], "it is held");
+    settled(&bench, on_sundays("old", true));
+}
+
+/// The interruption was begun by a program that had nothing to be done after it.
+#[test]
+fn what_comes_after_is_owed_to_an_interruption_that_an_older_program_began() {
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(on_sundays("old", false));
+    yard.log();
+    let mut n = 0;
+    let bench = loop {
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        assert!(bench.attempt(on_sundays("new", false), Verb::Up, &trial).unwrap().stopped, "nothing was interrupted");
+        if !yard.log().is_empty() {
+            break bench.crashed(Crash::Process).seeded(2);
+        }
+        n += 1;
+    };
+    yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+    assert_eq!(failures(&bench.up(on_sundays("new", true))), ["create check-m1: it was upset"]);
+    bench.up_whole(on_sundays("new", true));
+    assert_eq!(yard.log(), ["ready shop/m1", "check m1"]);
+    settled(&bench, on_sundays("new", true));
+}

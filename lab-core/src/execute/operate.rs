@@ -344,6 +344,9 @@ impl Operation {
             // it.
             if (!self.begun || !self.current) && (self.begun || !self.kind.generated()) {
                 self.begin(ground).await?;
+            } else if let Some(debt) = self.debt(ground) {
+                // It was begun by a program that had nothing to be done after it.
+                ground.ledger.commit(vec![debt]).await?;
             }
             let answer = self.step(ground, deadline, exists).await?;
             match answer {
@@ -486,6 +489,12 @@ impl Operation {
         Event::Begin { urn: self.urn.clone(), begun: Box::new(begun) }
     }
 
+    /// Returns what is to be recorded of what comes after, unless that is recorded already.
+    fn debt(&self, ground: &Ground) -> Option<Event> {
+        let owed = ground.ledger.with(|store| store.state().owed.contains_key(&self.urn));
+        (self.owes && !owed).then(|| Event::Owed { member: self.urn.clone(), op: self.op.clone() })
+    }
+
     /// Makes the beginning durable. Nothing has left the process before this returns.
     async fn begin(&mut self, ground: &Ground) -> Result<(), Halt> {
         self.begin_and(ground, Vec::new()).await
@@ -502,10 +511,7 @@ impl Operation {
             events.push(reached);
         }
         events.extend(spent(ground, &self.spends_first));
-        let owed = |urn: &Urn| ground.ledger.with(|store| store.state().owed.contains(urn));
-        if self.owes && !owed(&self.urn) {
-            events.push(Event::Owed { member: self.urn.clone() });
-        }
+        events.extend(self.debt(ground));
         events.push(beginning);
         events.append(&mut then);
         ground.ledger.commit(events).await?;

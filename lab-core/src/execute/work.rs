@@ -6,7 +6,7 @@ use super::operate::{Ending, Ground, Operation, Stopped};
 use super::progress::Progress;
 use super::run::Walk;
 use crate::model::{Begun, Deed, Event, Lock, Mark, NodeKind, Order, Record, Status, Tree, Urn, Why};
-use crate::plan::{self, Action, Expected, Outcome, Resolved, known, realm};
+use crate::plan::{self, Action, Expected, Outcome, Resolved, Verb, known, realm};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Walk<'_> {
             let acts = self.acts.get(&step.urn);
             // What was done before says by itself that something is owed.
             let after_only = acts.is_some_and(|acts| acts.before.is_empty() && !acts.after.is_empty());
-            operation.owes = after_only && step.disrupts();
+            operation.owes = self.plan.verb == Verb::Up && after_only && step.disrupts();
         }
         Ok(work)
     }
@@ -117,11 +117,17 @@ impl Walk<'_> {
                 let mark = step.mark.clone().ok_or("the plan does not say which")?;
                 Ok(Work::Record(vec![Event::Forgot { urns: Vec::new(), marks: vec![mark] }]))
             }
-            Action::Forget { condemned: false, .. } => {
+            Action::Forget { condemned: false, stays } => {
                 let known = self.ledger.with(|store| {
                     store.state().records.contains_key(&step.urn) || store.state().answers.contains_key(&step.urn)
                 });
-                let events = vec![Event::Forgot { urns: vec![step.urn.clone()], marks: Vec::new() }];
+                let mut events = vec![Event::Forgot { urns: vec![step.urn.clone()], marks: Vec::new() }];
+                // What is done around a member and still declared is forgotten once all of it is done.
+                let act = self.declared.node(&step.urn).and_then(|node| node.options.act.as_ref()).filter(|_| *stays);
+                let owed = |member: &Urn| self.ledger.with(|store| store.state().owed.contains_key(member));
+                if let Some(act) = act.filter(|act| owed(&act.member)) {
+                    events.push(Event::Paid { member: act.member.clone() });
+                }
                 Ok(if known { Work::Record(events) } else { Work::Nothing })
             }
             Action::LeaveBehind => {

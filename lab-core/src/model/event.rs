@@ -122,6 +122,13 @@ pub enum Event {
     Owed {
         /// Which member.
         member: Urn,
+        /// The operation that interrupts it.
+        op: Mark,
+    },
+    /// All that was owed after a member's interruption is done.
+    Paid {
+        /// Which member.
+        member: Urn,
     },
     /// Things go by other names now, all at once.
     Moved {
@@ -165,6 +172,7 @@ impl Event {
             | Event::LeftBehind { .. }
             | Event::Spent { .. }
             | Event::Owed { .. }
+            | Event::Paid { .. }
             | Event::Moved { .. } => 200,
         }
     }

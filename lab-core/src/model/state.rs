@@ -41,10 +41,10 @@ pub struct State {
     /// What reads were last answered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<Urn, Value>,
-    /// Members of rolling groups that were interrupted, whose acts for afterwards are owed: those with nothing done before,
-    /// which would say so.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub owed: BTreeSet<Urn>,
+    /// Members of rolling groups to which what comes after an interruption is owed, by the first operation that interrupted
+    /// them: those with nothing done before, whose record would say so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owed: BTreeMap<Urn, Mark>,
     /// The last runs, oldest first.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub runs: VecDeque<Run>,
@@ -167,10 +167,7 @@ impl State {
                     return illegal(format!("{mark} was forgotten, which is not condemned"));
                 }
                 for urn in urns {
-                    // What is done around a member is forgotten once all of it is done.
-                    if let Some(member) = self.records.remove(urn).and_then(|record| record.spec.member) {
-                        self.owed.remove(&member);
-                    }
+                    self.records.remove(urn);
                     self.answers.remove(urn);
                 }
                 marks.iter().for_each(|mark| {
@@ -199,8 +196,11 @@ impl State {
                     }
                 }
             }
-            Event::Owed { member } => {
-                self.owed.insert(member.clone());
+            Event::Owed { member, op } => {
+                self.owed.entry(member.clone()).or_insert_with(|| op.clone());
+            }
+            Event::Paid { member } => {
+                self.owed.remove(member);
             }
             Event::Moved { moves } => return self.rename(moves),
             Event::Returned { outputs } => self.outputs = outputs.clone(),
@@ -353,6 +353,10 @@ impl State {
                 return Err(Illegal(format!("{op} on {urn} ended in a way that {} cannot", open.begun.deed.noun())));
             }
         }
+        if matches!(ended, Ended::Failed(_)) && self.owed.get(urn) == Some(op) {
+            // It was not interrupted after all.
+            self.owed.remove(urn);
+        }
         Ok(())
     }
 
@@ -392,9 +396,9 @@ impl State {
         })
     }
 
-    /// Returns the members of rolling groups around which something was done, begun, or is owed.
+    /// Returns the members of rolling groups around which something was done, or begun.
     pub(crate) fn under_way(&self) -> BTreeSet<&Urn> {
-        self.records.values().filter_map(|record| record.spec.member.as_ref()).chain(&self.owed).collect()
+        self.records.values().filter_map(|record| record.spec.member.as_ref()).collect()
     }
 
     /// Returns everything that exists, whether it has a name or not.
@@ -442,7 +446,7 @@ impl State {
             }
         }
         let renamed = |urn: &Urn| names.get(urn).map_or(urn, |new| *new).clone();
-        self.owed = self.owed.iter().map(renamed).collect();
+        self.owed = self.owed.iter().map(|(member, op)| (renamed(member), op.clone())).collect();
         let condemned = self.condemned.values_mut().map(|condemned| &mut condemned.record);
         for record in self.records.values_mut().map(Box::as_mut).chain(condemned) {
             record.spec.rename(&names);

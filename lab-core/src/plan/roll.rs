@@ -42,8 +42,10 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
                     When::After => over(member),
                 }
     };
-    let owed =
-        |member: &Urn, when: When| interrupted.contains(member) || (when == When::After && unfinished.contains(member));
+    let owed = |member: &Urn, when: When| {
+        let unfinished = unfinished.contains(member) || planner.state.owed.contains_key(member);
+        interrupted.contains(member) || (when == When::After && unfinished)
+    };
     let todo: Vec<(usize, &Urn, When, bool)> = acts
         .iter()
         .map(|(n, member, when)| (*n, *member, *when, anew(*n, member, *when)))
@@ -172,7 +174,8 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let record = state.records.get(&node.urn);
         // Drained, or not uncordoned yet, it is away as well.
         let open = record.is_some_and(|record| !record.is_whole());
-        let down = open || around.contains(&node.urn);
+        let owed = !after.is_empty() && state.owed.contains_key(&node.urn);
+        let down = open || owed || around.contains(&node.urn);
         let disrupted = own.iter().any(|n| steps[*n].disrupts()) || !after.is_empty();
         let missing = record.is_none();
         rolls |= disrupted;

@@ -345,12 +345,6 @@ fn under_way(state: &State) -> BTreeSet<String> {
         .values()
         .filter(|record| record.spec.kind == "sim:act")
         .filter_map(|record| record.spec.inputs.value()["member"].as_str().map(str::to_owned))
-        .chain(
-            state
-                .owed
-                .iter()
-                .filter_map(|member| state.record(member)?.spec.inputs.value()["tag"].as_str().map(str::to_owned)),
-        )
         .collect();
     let begun = state.records.values().filter(|record| {
         let around = record.spec.inputs.value()["tag"].as_str().is_some_and(|tag| acts.contains(tag));
