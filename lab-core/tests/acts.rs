@@ -205,6 +205,44 @@ fn what_is_owed_and_held_is_still_owed() {
     assert_eq!(log, ["uncordon m1", "wake m1"]);
 }
 
+/// The same, and the line of what came before is gone by then: it was forgotten at once, and what comes after with it.
+#[test]
+fn what_is_owed_and_held_is_still_owed_though_the_line_of_what_came_before_is_gone() {
+    let program = |say: &'static str, x: &'static str, drain: bool| {
+        move |stack: &Stack| {
+            stack.maintenance(Windows::new(["Sun 20:00-21:00"])?);
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let group = stack.rolling("fleet", 1);
+            let odd = |name: &str, say: &'static str| Odd { turn: Turn::Interrupt, calls: 2, ..Odd::new(name, say) };
+            let x = shop.resource("x").add(odd("x", x));
+            let member = shop.resource("m1").rolling(&group).depends_on(&x).add(odd("m1", say));
+            if drain {
+                group.before(&shop, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+            }
+            group.after(&shop, member.urn(), "uncordon-m1", Chore { what: "uncordon m1".into() });
+            Ok(())
+        }
+    };
+    let (bench, yard) = yard();
+    let bench = bench.at(sunday(20));
+    bench.up_whole(program("old", "x", true));
+    yard.log();
+    let mut n = 0;
+    let bench = loop {
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        assert!(bench.attempt(program("new", "x", true), Verb::Up, &trial).unwrap().stopped, "nothing was drained");
+        if yard.log() == ["drain m1"] {
+            break bench.crashed(Crash::Process).seeded(2);
+        }
+        n += 1;
+    };
+    bench.clone().at(sunday(12)).up(program("new", "y", false));
+    assert_eq!(yard.log(), [""; 0], "all of it is held");
+    bench.up_whole(program("old", "x", false));
+    assert_eq!(yard.log(), ["uncordon m1"]);
+    settled(&bench, program("old", "x", false));
+}
+
 /// The member waited for something that its window held. What was saved before it was forgotten, and then to be made again.
 #[test]
 fn what_was_done_before_a_member_that_is_held_is_not_made_twice() {

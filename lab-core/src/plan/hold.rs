@@ -114,8 +114,13 @@ fn spread(
             .collect();
         let cause = |n: usize, step: &Step| {
             let waits = step.after.iter().map(|after| after.step).find(|after| held.contains_key(after));
-            let member = nodes.get(&step.urn).and_then(|node| node.options.act.as_ref());
-            let member = member.and_then(|act| names.get(&act.member).copied());
+            // Also what was done around it by a line that is gone: forgotten now, it could not say any more that something
+            // is owed.
+            let member = match nodes.get(&step.urn) {
+                Some(node) => node.options.act.as_ref().map(|act| &act.member),
+                None => state.record(&step.urn).and_then(|record| record.spec.member.as_ref()),
+            };
+            let member = member.and_then(|member| names.get(member).copied());
             let other = names.get(&step.urn).copied().filter(|other| *other != n);
             let along = step.removes().then(|| inside(&step.urn)).flatten();
             waits.or(other).or(member).or(along).or_else(|| before.get(&step.urn).copied())
