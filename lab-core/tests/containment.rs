@@ -513,3 +513,24 @@ fn what_lies_in_something_retained_is_not_forgotten_though_a_deletion_was_begun(
     let plan = bench.plan(program("here"), Verb::Destroy, &Observations::default(), &[]);
     assert_eq!(steps(&plan), ["delete app", "forget box"]);
 }
+
+/// Retained are things whose line goes, not those whose place goes: the plan said that it stays.
+#[test]
+fn what_is_retained_and_lies_in_what_goes_is_shown_to_go() {
+    let program = |stack: &Stack| {
+        let rack = stack.provider("rack", Memory::at("rack"));
+        let container = rack.resource("box").add(Thing::new("box", "box"));
+        let inside = stack.provider("inside", Memory::inside(&container));
+        inside.resource("kept").retain().add(Thing::new("kept", "in"));
+        rack.resource("other").retain().add(Thing::new("other", "there"));
+        Ok(())
+    };
+    let bench = Bench::new().knows::<Memory>();
+    bench.up_whole(program);
+    let plan = bench.plan(program, Verb::Destroy, &Observations::default(), &[]);
+    let reasons = |name: &str| plan.steps.iter().find(|step| step.urn.short() == name).expect(name).reasons.clone();
+    assert_eq!(reasons("kept"), ["it goes with what contains it, though it is retained"]);
+    assert_eq!(reasons("other"), ["it is retained"]);
+    assert!(bench.destroy(program).complete());
+    assert!(bench.state().records.is_empty());
+}

@@ -491,7 +491,7 @@ impl<P: Provider> Declare<'_, P> {
         self
     }
 
-    /// Leaves the thing standing when its line goes.
+    /// Leaves the thing standing when its line goes. When what it lies in goes, it goes with that, and the plan says so.
     pub fn retain(mut self) -> Self {
         self.options.retain = true;
         self

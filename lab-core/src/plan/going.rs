@@ -138,6 +138,11 @@ impl<'a> Planner<'a> {
         record.status == Status::Gone || matches!(self.seen.seen.get(urn), Some(Seen::Gone))
     }
 
+    /// Returns true when anything goes that it lies in.
+    fn lies_in_going(&self, record: &Record) -> bool {
+        self.state.around(record).any(|around| self.going.contains(around))
+    }
+
     /// Takes in what no line declares and is gone, or may be, as its deletion was begun: what it held is no longer deleted by
     /// call, though another container is to hold it now.
     pub(super) fn departed(&mut self) {
@@ -161,8 +166,7 @@ impl<'a> Planner<'a> {
                 _ => return None,
             };
             let record = self.state.thing(&step.urn, step.mark.as_ref()?)?;
-            let goes = || self.state.around(record).any(|around| self.going.contains(around));
-            let stays = !matches!(kept, Kept::Retained) || (record.spec.retain && !goes());
+            let stays = !matches!(kept, Kept::Retained) || (record.spec.retain && !self.lies_in_going(record));
             stays.then_some((&step.urn, record, kept))
         });
         before.map(|condemned| (&condemned.urn, &condemned.record, Kept::LeftBehind)).chain(now)
@@ -176,6 +180,11 @@ impl<'a> Planner<'a> {
         // First what goes, so that what it holds goes with it.
         for (urn, record) in &left {
             if !(record.spec.retain || record.spec.protect) {
+                self.going.insert((*urn).clone());
+            }
+        }
+        for (urn, record) in &left {
+            if record.spec.retain && !(record.spec.protect || record.spec.outside) && self.lies_in_going(record) {
                 self.going.insert((*urn).clone());
             }
         }
@@ -194,7 +203,9 @@ impl<'a> Planner<'a> {
                 self.going.remove(urn);
             } else if record.spec.member.is_some() {
                 self.forget(urn, record, false, "what it was done for is over");
-            } else if record.spec.retain && (record.spec.outside || !vanished) {
+            } else if record.spec.retain && !record.spec.outside && (vanished || self.lies_in_going(record)) {
+                self.forget(urn, record, false, "it goes with what contains it, though it is retained");
+            } else if record.spec.retain {
                 self.going.remove(urn);
                 self.forget(urn, record, true, "it is retained");
             } else if inside {
