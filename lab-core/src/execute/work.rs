@@ -125,9 +125,12 @@ impl Walk<'_> {
                 // What is done around a member and still declared is forgotten once all of it is done.
                 let act = self.declared.node(&step.urn).and_then(|node| node.options.act.as_ref()).filter(|_| *stays);
                 let owed = |member: &Urn| self.ledger.with(|store| store.state().owed.contains_key(member));
-                if let Some(act) = act.filter(|act| owed(&act.member)) {
-                    events.push(Event::Paid { member: act.member.clone() });
-                }
+                let member = act.and_then(|act| self.declared.node(&act.member));
+                let names = member.into_iter().flat_map(|member| {
+                    let former = member.options.was.iter().map(|was| member.urn.renamed(was));
+                    former.filter(|name| self.declared.node(name).is_none()).chain([member.urn.clone()])
+                });
+                events.extend(names.filter(owed).map(|member| Event::Paid { member }));
                 Ok(if known { Work::Record(events) } else { Work::Nothing })
             }
             Action::LeaveBehind => {

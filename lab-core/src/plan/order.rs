@@ -128,7 +128,7 @@ pub(super) fn order(
                     let old = old.iter().copied().filter(|_| superseded);
                     if takes == [remove] {
                         lets_go.push((remove, make));
-                        old.for_each(|old| wait(remove, old, false));
+                        lets_go.extend(old.map(|old| (remove, old)));
                     } else {
                         let users = [make].into_iter().chain(old);
                         from_inside.extend(users.flat_map(|user| takes.iter().map(move |takes| (*takes, user))));

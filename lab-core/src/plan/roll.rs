@@ -18,7 +18,9 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
         return;
     }
     let recorded = |n: usize| planner.pairs.recorded[n];
-    let unfinished = planner.state.under_way();
+    let names = Names::of(declared, planner.state);
+    let unfinished = planner.state.under_way().into_iter().chain(planner.state.owed.keys());
+    let unfinished: BTreeSet<&Urn> = unfinished.map(|member| names.now(member)).collect();
     // What comes after was begun, or what came before is spent: the interruption that is recorded is over, and the next one
     // has acts of its own.
     let any = |member: &Urn, when: When, is: &dyn Fn(usize) -> bool| {
@@ -42,10 +44,8 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
                     When::After => over(member),
                 }
     };
-    let owed = |member: &Urn, when: When| {
-        let unfinished = unfinished.contains(member) || planner.state.owed.contains_key(member);
-        interrupted.contains(member) || (when == When::After && unfinished)
-    };
+    let owed =
+        |member: &Urn, when: When| interrupted.contains(member) || (when == When::After && unfinished.contains(member));
     let todo: Vec<(usize, &Urn, When, bool)> = acts
         .iter()
         .map(|(n, member, when)| (*n, *member, *when, anew(*n, member, *when)))
@@ -60,6 +60,27 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
         if when == When::After {
             planner.edge_to(&declared.nodes[n].urn, Edge { to: member.clone(), kind: EdgeKind::After });
         }
+    }
+}
+
+/// What members are called now that had another name when something was done around them. What is recorded of a member
+/// moves with its new name, and what was done around it says that; between the two halves of a replacement nothing is
+/// recorded of it.
+struct Names<'a>(BTreeMap<Urn, &'a Urn>);
+
+impl<'a> Names<'a> {
+    fn of(declared: &'a Declared, state: &State) -> Names<'a> {
+        let members = declared.nodes.iter().filter(|node| node.options.rolling.is_some());
+        let former = members.flat_map(|node| node.options.was.iter().map(|was| (node.urn.renamed(was), &node.urn)));
+        let free = |(former, _): &(Urn, &Urn)| state.record(former).is_none() && declared.node(former).is_none();
+        Names(former.filter(free).collect())
+    }
+
+    fn now<'n>(&self, member: &'n Urn) -> &'n Urn
+    where
+        'a: 'n,
+    {
+        self.0.get(member).copied().unwrap_or(member)
     }
 }
 
@@ -154,7 +175,9 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
     let mut acts: BTreeMap<&Urn, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     let positions: BTreeMap<&Urn, usize> =
         steps.iter().enumerate().filter(|(_, step)| step.makes()).map(|(n, step)| (&step.urn, n)).collect();
-    let around = state.under_way();
+    let names = Names::of(declared, state);
+    let around: BTreeSet<&Urn> = state.under_way().into_iter().map(|member| names.now(member)).collect();
+    let owed: BTreeSet<&Urn> = state.owed.keys().map(|member| names.now(member)).collect();
     for node in &declared.nodes {
         let (Some(act), Some(position)) = (&node.options.act, positions.get(&node.urn)) else { continue };
         let (before, after) = acts.entry(&act.member).or_default();
@@ -174,7 +197,7 @@ fn members(steps: &[Step], declared: &Declared, state: &State, standing: &BTreeS
         let record = state.records.get(&node.urn);
         // Drained, or not uncordoned yet, it is away as well.
         let open = record.is_some_and(|record| !record.is_whole());
-        let owed = !after.is_empty() && state.owed.contains_key(&node.urn);
+        let owed = !after.is_empty() && owed.contains(&node.urn);
         let down = open || owed || around.contains(&node.urn);
         let disrupted = own.iter().any(|n| steps[*n].disrupts()) || !after.is_empty();
         let missing = record.is_none();
@@ -271,10 +294,11 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
     steps.iter().enumerate().for_each(|(n, step)| by_name.entry(step.urn.clone()).or_default().push(n));
     let of = |urn: &Urn| by_name.get(urn).into_iter().flatten().copied();
     let held: BTreeSet<&Urn> = held.iter().map(|held| &held.step.urn).collect();
+    let names = Names::of(declared, state);
     let mut gone: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| matches!(step.action, Action::Forget { .. })) {
         if let Some(member) = state.record(&step.urn).and_then(|record| record.spec.member.as_ref()) {
-            gone.entry(member).or_default().push(n);
+            gone.entry(names.now(member)).or_default().push(n);
         }
     }
     for (member, acts) in by_member {

@@ -306,6 +306,11 @@ impl Oracle {
                     more.insert(line.tag.clone());
                 }
             }
+            // Who is declared no more lets go as well, and who needed that.
+            let gone = known.iter().flat_map(|one| &one.lines).filter(|line| program.line(&line.tag).is_none());
+            more.extend(
+                gone.filter(|line| line.sources().iter().any(|of| part.contains(*of))).map(|line| line.tag.clone()),
+            );
             let before = part.len();
             part.extend(more);
             if part.len() == before {

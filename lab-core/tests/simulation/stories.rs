@@ -321,3 +321,36 @@ fn who_lets_go_of_what_is_inside_does_not_hold_up_a_number() {
     let next = of([Line { number: Some(5), ..Line::new("other") }, user("other")]);
     comes_to_its_end([up(&program), up(&next)]);
 }
+
+/// Who needed something that goes is superseded, and the next of it lies in what makes room: that waited for what goes, which
+/// waited for who was superseded.
+#[test]
+fn what_goes_does_not_wait_for_who_is_superseded_once_room_is_made() {
+    let source = Line { text: Says::Of("box".into()), ..Line::new("source") };
+    let inside = Line { on: Some("box".into()), ..Line::new("inside") };
+    let user = |stand| Line { text: Says::Of("inside".into()), stand, marked: true, ..Line::new("user") };
+    let program = of([Line::new("box"), source, inside.clone(), user(Says::Of("source".into()))]);
+    let room = Line { stand: Says::plain("there"), ..Line::new("box") };
+    let next = of([room, inside, user(Says::plain("there"))]);
+    comes_to_its_end([up(&program), up(&next)]);
+}
+
+/// A run died between the two halves of a member's replacement, and the member was called something else by then: nothing
+/// recorded of it could be moved, and it stayed drained.
+#[test]
+fn a_member_that_is_called_something_else_between_its_halves_is_not_left_drained() {
+    for acts in [Acts::Around, Acts::Twice, Acts::After] {
+        let program = |stand: &str, name: &str| {
+            let was = (name != "m").then(|| "m".to_owned()).into_iter().collect();
+            let member = Line { name: name.into(), was, stand: Says::plain(stand), fleet: Some(0), ..Line::new("m") };
+            Program { fleets: vec![Fleet { at_most: 1, gate: false, acts }], ..of([member]) }
+        };
+        for call in 0..12 {
+            for how in [Mishap::KillBefore, Mishap::KillAfter] {
+                let stopped = killed(&program("there", "m"), call, how);
+                let again = killed(&program("there", "other"), 1, how);
+                check([up(&program("here", "m")), stopped, again, up(&program("there", "other"))], 0);
+            }
+        }
+    }
+}

@@ -638,7 +638,11 @@ impl Contents {
             }
             let want = program.text_of(source, &|look| self.said(&program, look));
             let stands = self.ours(source).any(|(_, item)| item.text == want && item.opened);
-            if needed.kind == Kind::Thing && !created && !stands && self.run.meddled.is_empty() {
+            // A question that is not answered any more has the answer that it had.
+            let asks = |tag: &String| program.line(tag).is_some_and(|line| line.kind == Kind::Look);
+            let unanswered = !self.run.mishaps.is_empty() && program.needs(source).iter().any(asks);
+            let as_declared = stands || unanswered || !self.run.meddled.is_empty();
+            if needed.kind == Kind::Thing && !created && !as_declared {
                 let how = format!("{tag} was made or changed while {source}, which it needs, is not as declared");
                 self.violate("dependents never start before what they need is durable", how);
             }
