@@ -2,9 +2,12 @@
 
 mod yard;
 
+use lab_core::execute::disk::Crash;
+use lab_core::execute::{CallFault, Faults};
 use lab_core::plan::Verb;
 use lab_core::testing::Trial;
 use lab_core::*;
+use std::sync::Arc;
 use yard::{Odd, Shop, Turn, Upset, failures, problems, settled, steps, yard};
 
 /// A thing found by its mark, so that two of the same name can stand side by side.
@@ -256,6 +259,30 @@ fn another_natural_id_is_another_thing_whatever_its_type_says() {
     assert_eq!(log.len(), 2, "{log:?}");
     assert_eq!(yard.things(), ["shop/b=x"]);
     settled(&bench, one(&Odd::new("b", "x")));
+}
+
+/// The run died, and by the next one the thing was to have another identity: it went on with the one that was begun, and the
+/// state said that the other one was there.
+#[test]
+fn what_was_begun_with_another_identity_is_another_thing() {
+    let thing = |name: &str, say: &str| Odd { turn: Turn::Update, calls: 2, ..Odd::new(name, say) };
+    for made in [false, true] {
+        for fault in [CallFault::StopBefore, CallFault::StopAfter, CallFault::LoseReply] {
+            for n in 0..8 {
+                let (bench, yard) = yard();
+                if made {
+                    bench.up_whole(one(&thing("a", "old")));
+                }
+                let trial = Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+                // That it died is all that is wanted of it.
+                let _ = bench.attempt(one(&thing("a", "x")), Verb::Up, &trial);
+                let bench = bench.crashed(Crash::Process).seeded(2);
+                bench.up_whole(one(&thing("b", "x")));
+                assert_eq!(yard.things(), ["shop/b=x"], "made: {made}, {fault:?} at call {n}");
+                settled(&bench, one(&thing("b", "x")));
+            }
+        }
+    }
 }
 
 #[test]

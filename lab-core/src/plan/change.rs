@@ -339,6 +339,15 @@ impl<'a> Planner<'a> {
             let reasons = vec!["the value of `replace_when` changed since it was begun".to_owned()];
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
+        // What is there, or may be, by another identity is another thing.
+        let id = record.id.as_ref().or(open.begun.id.as_ref());
+        if let (Some(old), Some(new)) = (id, &wanted.id)
+            && old != new
+            && !wanted.spec.once
+        {
+            let reasons = vec![format!("it was begun as {} and is to be {}", old.0, new.0)];
+            return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
+        }
         let differs = begun.inputs != wanted.spec.inputs;
         // What is not known yet may make another thing of it.
         let mut perhaps = None;
