@@ -280,3 +280,22 @@ fn a_stack_reads_what_another_returned_when_it_was_last_applied() {
     let wrong = bench.try_load(|stack: &Stack| stack.outputs_of::<Wrong>("producer").map(|_| ())).err().unwrap();
     assert!(wrong.to_string().starts_with("the outputs of stack producer are not of the type"), "{wrong}");
 }
+
+/// The plan said that there was nothing to do, and the run failed each time, with a word about the disk.
+#[test]
+fn what_the_program_returns_and_cannot_be_computed_is_a_problem_of_the_plan() {
+    let bench = Bench::new();
+    let program = |stack: &Stack| -> std::result::Result<Output<String>, ProgramError> {
+        let rack = stack.provider("rack", Memory::at("rack"));
+        let thing = rack.resource("made").add(Thing::new("made", "made"));
+        Ok(thing.output(|_| -> String { panic!("no such door") }))
+    };
+    let report = bench.up(program);
+    let [failure] = report.failed.as_slice() else { panic!("{report:#?}") };
+    assert!(failure.error.contains("no such door"), "{failure:?}");
+    let hint = failure.hint.as_deref().unwrap_or_default();
+    assert!(hint.contains("returns") && !hint.contains("disk"), "{hint}");
+    let problems = yard::problems(&bench.preview(program));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("no such door"), "{problems:?}");
+}

@@ -176,7 +176,12 @@ pub async fn execute(plan: &Plan, declared: Arc<Declared>, ledger: Ledger, link:
                 ledger.commit(vec![Event::Returned { outputs }]).await
             }
             Ok(_) => Ok(()),
-            Err(error) => Err(format!("the outputs of the stack cannot be computed: {error}")),
+            Err(error) => {
+                let error = format!("the outputs of the stack cannot be computed: {error}");
+                let hint = Some("everything else is done; mend what the program returns, and run it again".into());
+                report.failed.push(Failure { hint, ..whole_run(plan, &declared.vault.scrub(&error)) });
+                Ok(())
+            }
         };
         if let Err(error) = returned {
             report.failed.push(whole_run(plan, &declared.vault.scrub(&error)));

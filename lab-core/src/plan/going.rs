@@ -74,7 +74,8 @@ impl<'a> Planner<'a> {
 
     /// Reports a protected thing that would go; true when it is one.
     pub(super) fn guard(&mut self, urn: &Urn, record: &Record, why: &str) -> bool {
-        if record.spec.protect {
+        let protects = self.protects(urn, record);
+        if protects {
             self.problems.push(Problem {
                 urn: Some(urn.clone()),
                 places: vec![record.spec.place.clone()],
@@ -82,7 +83,12 @@ impl<'a> Planner<'a> {
                 hint: Some("apply it with `.protect(false)` first".into()),
             });
         }
-        record.spec.protect
+        protects
+    }
+
+    /// Returns true for what was applied as protected, and for what is declared so.
+    fn protects(&self, urn: &Urn, record: &Record) -> bool {
+        record.spec.protect || self.protected.contains(urn)
     }
 
     pub(super) fn removal(&mut self, record: &Record) -> Impact {
@@ -149,7 +155,7 @@ impl<'a> Planner<'a> {
         for (urn, record) in &self.pairs.left {
             let begun = record.open.as_ref().is_some_and(|open| open.begun.deed == Deed::Delete);
             // What stays has to be looked at, whatever was begun with it.
-            let begun = begun && !(record.spec.retain || record.spec.protect);
+            let begun = begun && !(record.spec.retain || self.protects(urn, record));
             if begun || self.seen_gone(urn, record) || self.vanished(record) {
                 self.going.insert((*urn).clone());
             }
@@ -179,12 +185,13 @@ impl<'a> Planner<'a> {
         let left = std::mem::take(&mut self.pairs.left);
         // First what goes, so that what it holds goes with it.
         for (urn, record) in &left {
-            if !(record.spec.retain || record.spec.protect) {
+            if !(record.spec.retain || self.protects(urn, record)) {
                 self.going.insert((*urn).clone());
             }
         }
         for (urn, record) in &left {
-            if record.spec.retain && !(record.spec.protect || record.spec.outside) && self.lies_in_going(record) {
+            if record.spec.retain && !(record.spec.outside || self.protects(urn, record)) && self.lies_in_going(record)
+            {
                 self.going.insert((*urn).clone());
             }
         }

@@ -2,7 +2,7 @@
 
 use super::claims::{self, ForeignClaim, Held};
 use super::diff::diff;
-use super::fate::{Fate, Fates};
+use super::fate::{Fate, Fates, Filled};
 use super::graph::Graph;
 use super::pairs::Pairs;
 use super::plan::{Action, Observations, Observed, Permits, Plan, Problem, Step, Unknown, Verb};
@@ -42,6 +42,8 @@ impl Request {
 
 /// Returns everything that will be done, and everything that keeps it from being done.
 pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &Request) -> Plan {
+    let protects = |node: &&Node| node.options.protect == Some(true);
+    let protected: BTreeSet<&Urn> = declared.nodes.iter().filter(protects).map(|node| &node.urn).collect();
     let empty;
     let declared = match request.verb {
         Verb::Up => declared,
@@ -108,6 +110,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         going: BTreeSet::new(),
         identities: BTreeMap::new(),
         containers: containers(state),
+        protected,
         places: BTreeMap::new(),
     };
     for (place, message) in &declared.problems {
@@ -136,8 +139,8 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     planner.problems.extend(kept);
 
     let outputs = match request.verb {
-        Verb::Up => planner.fates.fill(&(&declared.outputs).into()).value.value(),
-        Verb::Destroy => Value::Null,
+        Verb::Up => planner.fates.fill(&(&declared.outputs).into()),
+        Verb::Destroy => Filled { value: Tree::default(), unknown: Vec::new(), failed: Vec::new() },
     };
     let Planner { steps, notes, observed, mut problems, warnings, edges, same, .. } = planner;
     let steps = order::order(steps, &edges, state, &mut problems);
@@ -162,6 +165,15 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     if !request.targets.is_empty() {
         notes.retain(|(urn, _)| request.targets.iter().any(|target| select::names(urn, target)));
     }
+    // What is applied in part returns nothing.
+    if !partial && held.is_empty() {
+        problems.extend(outputs.failed.into_iter().map(|why| Problem {
+            urn: None,
+            places: Vec::new(),
+            message: format!("what the program returns: {why}"),
+            hint: None,
+        }));
+    }
     problems.sort_by(|a, b| (&a.places, &a.message).cmp(&(&b.places, &b.message)));
     problems.dedup();
     Plan {
@@ -175,7 +187,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
         observed,
         problems,
         warnings,
-        outputs,
+        outputs: outputs.value.value(),
         partial,
     }
 }
@@ -207,6 +219,8 @@ pub(super) struct Planner<'a> {
     pub(super) edges: BTreeMap<Urn, Vec<Edge>>,
     pub(super) same: usize,
     /// Records whose thing goes in this plan, with everything inside.
+    /// What the program protects, whatever is to be planned for.
+    pub(super) protected: BTreeSet<&'a Urn>,
     pub(super) going: BTreeSet<Urn>,
     /// What each natural identity is declared as, by where it is and its type.
     identities: BTreeMap<(Word, &'static str, Id), &'a Node>,
