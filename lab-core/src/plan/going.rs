@@ -86,7 +86,7 @@ impl<'a> Planner<'a> {
         protects
     }
 
-    /// Returns true for what was applied as protected, and for what is declared so.
+    /// Returns true for what was applied as protected, and where everything is to go, for what is declared so.
     fn protects(&self, urn: &Urn, record: &Record) -> bool {
         record.spec.protect || self.protected.contains(urn)
     }

@@ -42,7 +42,8 @@ impl Request {
 
 /// Returns everything that will be done, and everything that keeps it from being done.
 pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &Request) -> Plan {
-    let protects = |node: &&Node| node.options.protect == Some(true);
+    // A destroy is asked for as the program stands. A change says itself that it lifts or brings a protection.
+    let protects = |node: &&Node| request.verb == Verb::Destroy && node.options.protect == Some(true);
     let protected: BTreeSet<&Urn> = declared.nodes.iter().filter(protects).map(|node| &node.urn).collect();
     let empty;
     let declared = match request.verb {
@@ -219,7 +220,7 @@ pub(super) struct Planner<'a> {
     pub(super) edges: BTreeMap<Urn, Vec<Edge>>,
     pub(super) same: usize,
     /// Records whose thing goes in this plan, with everything inside.
-    /// What the program protects, whatever is to be planned for.
+    /// What the program protects from being destroyed, applied or not.
     pub(super) protected: BTreeSet<&'a Urn>,
     pub(super) going: BTreeSet<Urn>,
     /// What each natural identity is declared as, by where it is and its type.
