@@ -4,7 +4,7 @@ use crate::arguments;
 use crate::invocation::Invocation;
 use crate::opened::Opened;
 use crate::show;
-use crate::trouble::{CHANGES, Trouble};
+use crate::trouble::{CHANGES, FAILED, Trouble};
 use lab_core::plan::{self, Seen, Tone, Verb};
 use lab_core::{Path, redact};
 use serde_json::{Value, json};
@@ -107,7 +107,12 @@ pub(crate) async fn drift(invocation: &Invocation<'_>, arguments: &arguments::Dr
             &format!("{}: {drifted} drifted, {same} as they were left, {unknown} not known.", invocation.stack()),
         )],
     );
-    let exit = if arguments.exit_code && drifted > 0 { CHANGES } else { 0 };
+    let exit = match (arguments.exit_code, drifted, unknown) {
+        (true, 1.., _) => CHANGES,
+        // Nobody may take this for "as it was left".
+        (true, 0, 1..) => FAILED,
+        (true, 0, 0) | (false, ..) => 0,
+    };
     screen.event(
         "drifted",
         json!({"stack": invocation.stack(), "drifted": drifted, "same": same, "unknown": unknown, "exit": exit}),

@@ -9,7 +9,7 @@ use crate::up::finish;
 use lab_core::Route;
 use lab_core::execute::seal::{KEY_FILE_VARIABLE, KeyFile, Keys};
 use lab_core::execute::{KeySource, Simulated};
-use lab_core::plan::{Tone, Verb};
+use lab_core::plan::{Seen, Tone, Verb};
 use serde_json::json;
 use std::io;
 use std::path::Path;
@@ -112,6 +112,12 @@ async fn second(invocation: &Invocation<'_>, one_of: bool) -> Result<u8, Trouble
     let opened = Opened::look(invocation)?;
     let seen = opened.observe(screen, true).await;
     let plan = opened.plan(Verb::Up, &[], &seen, opened.now());
+    let unknown = seen.seen.values().filter(|seen| matches!(seen, Seen::Unknown(_))).count();
+    if plan.is_empty() && unknown > 0 {
+        let what = format!("{unknown} resources{which} could not be looked at for the second plan");
+        screen.trouble(&Trouble::new(what).hint("what kept them from answering is said above"));
+        return Ok(FAILED);
+    }
     if plan.is_empty() {
         screen.line(
             0,

@@ -9,7 +9,7 @@ use lab_core::execute::journal::Journal;
 use lab_core::execute::seal::KeyFile;
 use lab_core::execute::{KeySource, Rotated, Store, StoreError};
 use lab_core::plan::Tone;
-use lab_core::{Event, Mark, Record, State, Status, Urn, redact};
+use lab_core::{Condemned, Event, Mark, Record, State, Status, Urn, redact};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -236,13 +236,28 @@ fn forget(invocation: &Invocation<'_>, target: &str, yes: bool) -> Result<u8, Tr
 /// Returns what is recorded when `target` is forgotten, and what that is in words.
 fn forgotten(state: &State, target: &str) -> Result<(Event, String), Trouble> {
     let mark = Mark(target.to_owned());
-    let condemned = state.condemned.iter().find(|(known, condemned)| {
-        **known == mark
-            || (condemned.left_behind && (condemned.urn.as_str() == target || condemned.urn.short() == target))
-    });
-    if let Some((mark, condemned)) = condemned {
-        let what = format!("{} {}, which is left over,", condemned.urn.kind(), condemned.urn.short());
-        return Ok((Event::Forgot { urns: Vec::new(), marks: vec![mark.clone()] }, what));
+    let named = |urn: &Urn| urn.as_str() == target || urn.short() == target;
+    let left: Vec<(&Mark, &Condemned)> = match state.condemned.get_key_value(&mark) {
+        Some(one) => vec![one],
+        None => state.condemned.iter().filter(|(_, left)| left.left_behind && named(&left.urn)).collect(),
+    };
+    let stands: Vec<&Urn> = state.records.keys().filter(|urn| named(urn)).collect();
+    match left.as_slice() {
+        [] => {}
+        [(mark, condemned)] if **mark == Mark(target.to_owned()) || stands.is_empty() => {
+            let what = format!("{} {}, which is left over,", condemned.urn.kind(), condemned.urn.short());
+            return Ok((Event::Forgot { urns: Vec::new(), marks: vec![(*mark).clone()] }, what));
+        }
+        several => {
+            let left = several.iter().map(|(mark, left)| format!("{} is left over: `state forget {mark}`", left.urn));
+            let which: Vec<String> = stands
+                .iter()
+                .map(|urn| format!("{urn} stands: `state forget \"{} {}\"`", urn.kind(), urn.short()))
+                .chain(left)
+                .collect();
+            return Err(Trouble::new(format!("{target:?} may be any of {}", which.len()))
+                .hint(format!("say which:\n{}", which.join("\n"))));
+        }
     }
     let urn = asked::one(target, state.records.keys(), "the state")?;
     let inside = state.records.iter().filter(|(_, record)| record.spec.container.as_ref() == Some(urn)).count();

@@ -6,6 +6,7 @@ use homelab::{Bench, answering, changed, clashing, complaining, files, needy, nu
 use insta::assert_snapshot;
 use lab_cli::Surroundings;
 use lab_core::execute::{Interrupt, LabDir, Mounts};
+use lab_core::testing::{Memory, Thing};
 use lab_core::{ProgramError, Stack};
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -436,6 +437,37 @@ fn the_state_is_listed_verified_and_forgotten() {
     ");
 }
 
+/// A box, and in it a volume that is somewhere else.
+fn boxed(stack: &Stack) -> Result<(), ProgramError> {
+    let memory = stack.provider("memory", Memory::at("cellar"));
+    let container = memory.resource("box").add(Thing::new("box", "box"));
+    let inside = stack.provider("inside", Memory::inside(&container));
+    let volume = inside.resource("volume").timeout(Duration::from_secs(60));
+    volume.add(Thing { outside: true, ..Thing::new("volume", "data") });
+    Ok(())
+}
+
+/// What was left over was forgotten instead of what stands under its name, without a word.
+#[test]
+fn of_what_stands_and_what_is_left_over_under_one_name_a_person_says_which_is_forgotten() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(boxed, "up --yes").exit, 0);
+    bench.world.cut_off("cellar/box#1", true);
+    assert_eq!(bench.run(boxed, "destroy --yes").exit, 0);
+    assert_eq!(bench.run(boxed, "up --yes").exit, 0);
+    let ran = bench.run(boxed, "state forget volume --yes");
+    assert_eq!(ran.exit, 1, "{}", ran.out);
+    assert!(ran.err.contains("\"volume\" may be any of 2"), "{}", ran.err);
+    let left =
+        ran.err.lines().find_map(|line| line.split(" is left over: ").nth(1)).expect("it says which is left over");
+    let left = left.split('`').nth(1).expect("a command").rsplit(' ').next().expect("a mark").to_owned();
+    let ran = bench.run(boxed, &format!("state forget {left} --yes"));
+    assert_eq!((ran.exit, ran.out.as_str()), (0, "memory:thing volume, which is left over, is forgotten.\n"));
+    let ran = bench.run(boxed, "preview");
+    assert_eq!((ran.exit, ran.err.as_str()), (0, ""));
+    assert!(ran.out.contains("nothing to do, 2 unchanged"), "{}", ran.out);
+}
+
 #[test]
 fn a_rotated_key_opens_everything_and_changes_no_plan() {
     let bench = Bench::new();
@@ -603,6 +635,10 @@ fn what_does_not_answer_is_named_and_never_taken_for_gone() {
     let bench = Bench::new();
     bench.run(program, "up --yes");
     bench.world.cut_off("cellar", true);
+    let ran = bench.run(program, "drift --exit-code");
+    assert_eq!(ran.exit, 1, "nobody may take that for as it was left");
+    assert_snapshot!(ran.out, @"homelab: 0 drifted, 0 as they were left, 2 not known.");
+    assert_eq!(bench.run(program, "drift").exit, 0);
     let ran = bench.run(program, "preview --refresh");
     assert_eq!(ran.exit, 0);
     assert_snapshot!(ran.out, @"homelab: nothing to do, 2 unchanged.");
