@@ -457,6 +457,40 @@ fn what_is_left_behind_keeps_what_it_occupies() {
     assert_eq!(problems(&bench.preview(program(false))), [expected]);
 }
 
+/// It was taken over by another line, and every plan still said to delete it by hand.
+#[test]
+fn what_was_left_behind_and_is_taken_over_is_left_over_no_more() {
+    let volume = || Thing { outside: true, claims: vec![7], ..Thing::new("volume", "data") };
+    let boxed = |stack: &Stack| {
+        let container = stack.provider("rack", Memory::at("rack")).resource("box").add(Thing::new("box", "box"));
+        stack.provider("inside", Memory::inside(&container)).resource("volume").add(volume());
+        Ok(())
+    };
+    let taken = |import: bool| {
+        move |stack: &Stack| {
+            let there = stack.provider("there", Memory::at("elsewhere"));
+            let line = there.resource("kept");
+            let line = if import { line.import("volume") } else { line };
+            line.add(volume());
+            Ok(())
+        }
+    };
+    let bench = Bench::new().knows::<Memory>();
+    bench.up_whole(boxed);
+    let item = bench.world().get("rack/box#1", "volume").unwrap();
+    bench.world().cut_off("rack/box#1", true);
+    bench.up_whole(nothing);
+    assert_eq!(bench.state().condemned.len(), 1);
+    // Where it really is.
+    bench.world().plant("elsewhere", "volume", item.value.clone());
+    bench.world().change("elsewhere", "volume", |volume| volume.mark = item.mark);
+    bench.up_whole(taken(true));
+    assert!(bench.state().condemned.is_empty(), "{:?}", bench.state().condemned);
+    settled(&bench, taken(true));
+    settled(&bench, taken(false));
+    assert_eq!(bench.preview(taken(false)).warnings, [""; 0]);
+}
+
 /// Two things with effects outside lay in what could not be reached, one needing the other. The one that was passed over
 /// held up the other, and that their container: no run came to its end.
 #[test]

@@ -681,8 +681,14 @@ impl Operation {
         }
         self.id = Some(made.id.clone());
         self.begin(ground).await?;
-        let event = Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked };
-        ground.ledger.commit(vec![event]).await?;
+        let mut events =
+            vec![Event::End { urn: self.urn.clone(), op: self.op.clone(), ended: Ended::Ready(made), unmarked }];
+        // What was left behind has a name again.
+        let left = |state: &State| state.condemned.get(&self.mark).is_some_and(|condemned| condemned.left_behind);
+        if ground.ledger.with(|store| left(store.state())) {
+            events.push(Event::Forgot { urns: Vec::new(), marks: vec![self.mark.clone()] });
+        }
+        ground.ledger.commit(events).await?;
         Ok(())
     }
 
