@@ -44,6 +44,27 @@ fn another_answer_changes_what_depends_on_it() {
     settled(&bench, program);
 }
 
+/// The line asks something else, and there is no answer to that: what depended on it got the one to the other question, at
+/// every run.
+#[test]
+fn the_answer_to_another_question_is_no_answer() {
+    let (bench, yard) = yard();
+    yard.plant("shop", "theirs", json!({ "say": "hello" }));
+    bench.up_whole(program);
+    let other = |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let asked = shop.read("asked", Ask::of("typo"));
+        shop.resource("it").add(Odd::new("it", asked.output(|asked| asked)));
+        Ok(())
+    };
+    assert_eq!(steps(&bench.preview(other)), ["read asked", "update it"]);
+    assert_eq!(failures(&bench.up(other)), ["read asked: it did not hold within 600 s: there is no typo"]);
+    settled(&bench, program);
+    yard.plant("shop", "typo", json!({ "say": "hello" }));
+    bench.up_whole(other);
+    settled(&bench, other);
+}
+
 #[test]
 fn what_cannot_be_answered_yet_is_asked_again_until_the_deadline() {
     let (bench, yard) = yard();

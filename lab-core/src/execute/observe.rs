@@ -232,7 +232,7 @@ pub fn settle(observations: &Observations, ledger: &Ledger) -> Vec<Event> {
         }
         for (urn, answer) in &observations.answers {
             if state.answers.get(urn) != Some(answer) {
-                events.push(Event::Answered { urn: urn.clone(), answer: answer.clone() });
+                events.push(Event::Answered { urn: urn.clone(), answer: answer.clone(), asked: None });
             }
         }
         events

@@ -5,7 +5,7 @@ use super::ledger::Ledger;
 use super::operate::{Ending, Ground, Operation, Stopped};
 use super::progress::Progress;
 use super::run::Walk;
-use crate::model::{Begun, Deed, Event, Lock, Mark, NodeKind, Order, Record, Status, Tree, Urn, Why};
+use crate::model::{Begun, Deed, Event, Lock, Mark, NodeKind, Order, Record, Status, Tree, Urn, Why, digest};
 use crate::plan::{self, Action, Expected, Outcome, Resolved, Verb, known, realm};
 use serde_json::Value;
 use std::sync::Arc;
@@ -425,11 +425,12 @@ impl Question {
                         );
                         return Ending::Failed { error, hint: None, open: false };
                     }
-                    let answered = Event::Answered { urn: self.urn.clone(), answer: made.outputs };
-                    let known = ground.ledger.with(|store| match &answered {
-                        Event::Answered { urn, answer } => store.state().answers.get(urn) == Some(answer),
-                        _ => false,
+                    let asked = digest(&self.inputs);
+                    let known = ground.ledger.with(|store| {
+                        let (answers, questions) = (&store.state().answers, &store.state().asked);
+                        answers.get(&self.urn) == Some(&made.outputs) && questions.get(&self.urn) == Some(&asked)
                     });
+                    let answered = Event::Answered { urn: self.urn.clone(), answer: made.outputs, asked: Some(asked) };
                     if self.record
                         && !known
                         && let Err(error) = ground.ledger.commit(vec![answered]).await

@@ -146,6 +146,9 @@ pub enum Event {
         urn: Urn,
         /// The answer.
         answer: Value,
+        /// SHA-256 of what was asked; as it was when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
 }
 

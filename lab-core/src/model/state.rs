@@ -41,6 +41,9 @@ pub struct State {
     /// What reads were last answered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<Urn, Value>,
+    /// What that was the answer to: SHA-256 of the question.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<Urn, String>,
     /// Members of rolling groups to which what comes after an interruption is owed, by the first operation that interrupted
     /// them: those with nothing done before, whose record would say so.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -169,6 +172,7 @@ impl State {
                 for urn in urns {
                     self.records.remove(urn);
                     self.answers.remove(urn);
+                    self.asked.remove(urn);
                 }
                 marks.iter().for_each(|mark| {
                     self.condemned.remove(mark);
@@ -204,8 +208,11 @@ impl State {
             }
             Event::Moved { moves } => return self.rename(moves),
             Event::Returned { outputs } => self.outputs = outputs.clone(),
-            Event::Answered { urn, answer } => {
+            Event::Answered { urn, answer, asked } => {
                 self.answers.insert(urn.clone(), answer.clone());
+                if let Some(asked) = asked {
+                    self.asked.insert(urn.clone(), asked.clone());
+                }
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::resolve::inside;
 use super::{hold, moves, order, roll, select};
 use crate::model::{
     Claim, Declared, Deed, Digest, Edge, ErasedType, Event, Id, Impact, Index, Mark, Nature, Node, NodeKind, Order,
-    Path, Realm, Record, Spec, State, Status, Tree, Urn, Word, put_value, remove_value, value_at,
+    Path, Realm, Record, Spec, State, Status, Tree, Urn, Word, digest, put_value, remove_value, value_at,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -494,29 +494,33 @@ impl<'a> Planner<'a> {
 
     fn read(&mut self, n: usize) {
         let node = &self.declared.nodes[n];
-        let answer = self.seen.answers.get(&node.urn).or_else(|| self.state.answers.get(&node.urn));
-        let known = self.fates.fill(&node.inputs).unknown.is_empty();
-        match answer.filter(|_| known) {
+        let question = self.fates.fill(&node.inputs);
+        // An answer to another question is none.
+        let asked = self.state.asked.get(&node.urn).is_none_or(|asked| *asked == digest(&question.value.value()));
+        let recorded = || self.state.answers.get(&node.urn).filter(|_| asked);
+        let answer = self.seen.answers.get(&node.urn).or_else(recorded);
+        match answer.filter(|_| question.unknown.is_empty()) {
             Some(answer) => {
                 self.same += 1;
                 self.fates.insert(n, Fate { outputs: Some(answer.into()), fresh: Vec::new(), mark: None });
-                if self.state.answers.get(&node.urn) != Some(answer) {
+                if !asked || self.state.answers.get(&node.urn) != Some(answer) {
                     // Recorded by a step, so that what was read is what others were computed from.
-                    self.push_read(n, Some(answer.clone()));
+                    let why = if asked { "its answer differs from the last time" } else { "it asks something else" };
+                    self.push_read(n, Some(why));
                 }
             }
             None => self.push_read(n, None),
         }
     }
 
-    fn push_read(&mut self, n: usize, answer: Option<Value>) {
+    fn push_read(&mut self, n: usize, answered: Option<&str>) {
         let node = &self.declared.nodes[n];
         self.edges.insert(node.urn.clone(), self.graph.edges[n].clone());
         let mut step = Step::blank(&node.urn, Action::Read);
         step.place = Some(node.place.clone());
         step.timeout = node.options.timeout.unwrap_or(TIMEOUT).as_secs();
-        if answer.is_some() {
-            step.reasons.push("its answer differs from the last time".into());
+        if let Some(why) = answered {
+            step.reasons.push(why.into());
             self.same -= 1;
         }
         self.steps.push(step);
