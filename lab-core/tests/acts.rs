@@ -703,6 +703,32 @@ fn nothing_is_owed_to_what_a_destroy_took_away() {
     assert_eq!(yard.log(), ["create shop/m1", "ready shop/m1"]);
 }
 
+/// What comes after failed; then the member went with its line, or in a destroy that was cut off, and came again.
+#[test]
+fn nothing_is_owed_to_a_member_that_went_and_came_again() {
+    for destroyed in [false, true] {
+        let (bench, yard) = yard();
+        let bench = bench.at(sunday(20));
+        bench.up_whole(on_sundays("old", true));
+        yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+        assert_eq!(failures(&bench.up(on_sundays("new", true))), ["create check-m1: it was upset"]);
+        if destroyed {
+            yard.upset("delete", "x", Upset::Fail(Class::Invalid));
+            let cut_off = bench.attempt(on_sundays("new", true), Verb::Destroy, &Trial::default()).unwrap();
+            assert_eq!(failures(&cut_off).len(), 1);
+        } else {
+            bench.up_whole(|stack: &Stack| {
+                stack.provider("shop", Shop::at("shop")).resource("x").add(Odd::new("x", "x"));
+                Ok(())
+            });
+        }
+        yard.log();
+        bench.up_whole(on_sundays("new", true));
+        assert_eq!(yard.log(), ["create shop/m1", "ready shop/m1"], "destroyed: {destroyed}");
+        settled(&bench, on_sundays("new", true));
+    }
+}
+
 /// What comes after failed, and its line went: the member had no window any more.
 #[test]
 fn what_is_owed_and_not_declared_any_more_lifts_no_window() {

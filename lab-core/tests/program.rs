@@ -299,3 +299,19 @@ fn what_the_program_returns_and_cannot_be_computed_is_a_problem_of_the_plan() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].contains("no such door"), "{problems:?}");
 }
+
+/// What it is computed from changes in the same run, which is what mends it.
+#[test]
+fn what_the_program_returns_may_not_be_computable_before_its_source_has_changed() {
+    let bench = Bench::new();
+    let program = |text: &'static str| {
+        move |stack: &Stack| -> std::result::Result<Output<String>, ProgramError> {
+            let rack = stack.provider("rack", Memory::at("rack"));
+            let thing = rack.resource("made").add(Thing::new("made", text));
+            Ok(thing.output(|thing| thing.text.strip_prefix("10.").expect("an address").to_owned()))
+        }
+    };
+    assert_eq!(bench.up(program("none")).failed.len(), 1);
+    assert_eq!(yard::problems(&bench.preview(program("10.1"))), [""; 0]);
+    bench.up_whole(program("10.1"));
+}

@@ -6,7 +6,7 @@
 use super::event::{Ended, Event, Illegal};
 use super::record::{Begun, Deed, Mark, Open, Record, Status};
 use super::tree::Tree;
-use super::{Claim, Urn};
+use super::{Claim, Urn, Why};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -321,7 +321,7 @@ impl State {
         let Some(open) = record.open.take() else {
             return Err(Illegal(format!("{op} on {urn} ended, which is not open")));
         };
-        let mark = record.mark.clone();
+        let (mark, why) = (record.mark.clone(), open.begun.why);
         match (ended, open.begun.deed) {
             (Ended::Ready(made), Deed::Create | Deed::Supersede | Deed::Import | Deed::Update) => {
                 record.spec = open.begun.spec;
@@ -360,8 +360,10 @@ impl State {
                 return Err(Illegal(format!("{op} on {urn} ended in a way that {} cannot", open.begun.deed.noun())));
             }
         }
-        if matches!(ended, Ended::Failed(_)) && self.owed.get(urn) == Some(op) {
-            // It was not interrupted after all.
+        // It was not interrupted after all; or it is gone, and no other comes in its place.
+        let untouched = matches!(ended, Ended::Failed(_)) && self.owed.get(urn) == Some(op);
+        let gone = matches!(ended, Ended::Deleted) && why != Why::Replaced;
+        if untouched || gone {
             self.owed.remove(urn);
         }
         Ok(())

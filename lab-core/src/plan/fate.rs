@@ -148,6 +148,8 @@ impl<'a> Fates<'a> {
             match computed {
                 Ok(value) => known.push((n, value)),
                 Err(Unresolved::Unknown(_)) => nowhere.push((n, None)),
+                // What it looked at changes in this plan, and it with that.
+                Err(Unresolved::Failed(_)) if moving => nowhere.push((n, None)),
                 Err(Unresolved::Failed(why)) => nowhere.push((n, Some(why))),
             }
         }

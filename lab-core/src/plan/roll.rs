@@ -31,8 +31,11 @@ pub(super) fn acts(planner: &mut Planner<'_>) {
     let over = |member: &Urn| after(member) || any(member, When::Before, &spent);
     // By another name it is another one: a snapshot of before the next change.
     let other = |n: usize| {
-        let named =
-            |record: &Record| matches!((&record.id, &declared.nodes[n].id), (Some(old), Some(new)) if old != new);
+        let begun = |record: &Record| record.open.as_ref().and_then(|open| open.begun.id.clone());
+        let named = |record: &Record| match (record.id.clone().or_else(|| begun(record)), &declared.nodes[n].id) {
+            (Some(old), Some(new)) => old != *new,
+            _ => false,
+        };
         recorded(n).is_some_and(named)
     };
     // What comes before is only of use before; what comes after is owed once anything has begun.
