@@ -144,9 +144,9 @@ impl<'a> Planner<'a> {
         record.status == Status::Gone || matches!(self.seen.seen.get(urn), Some(Seen::Gone))
     }
 
-    /// Returns true when anything goes that it lies in.
+    /// Returns true when anything goes that it lies in, or has gone.
     fn lies_in_going(&self, record: &Record) -> bool {
-        self.state.around(record).any(|around| self.going.contains(around))
+        self.already_gone(record) || self.state.around(record).any(|around| self.going.contains(around))
     }
 
     /// Takes in what no line declares and is gone, or may be, as its deletion was begun: what it held is no longer deleted by
@@ -210,7 +210,7 @@ impl<'a> Planner<'a> {
                 self.going.remove(urn);
             } else if record.spec.member.is_some() {
                 self.forget(urn, record, false, "what it was done for is over");
-            } else if record.spec.retain && !record.spec.outside && (vanished || self.lies_in_going(record)) {
+            } else if record.spec.retain && !record.spec.outside && self.lies_in_going(record) {
                 self.forget(urn, record, false, "it goes with what contains it, though it is retained");
             } else if record.spec.retain {
                 self.going.remove(urn);

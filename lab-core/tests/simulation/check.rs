@@ -86,8 +86,13 @@ fn lived_through(life: &Life, aloud: bool) -> Result<Tally, Broken> {
     for (n, round) in life.rounds.iter().enumerate() {
         let ran = living.round(round).map_err(|broken| in_round(broken, &format!("round {}", n + 1)))?;
         // A person who is not refused keeps the program: there was nothing yet that it would take away.
-        if !round.forbidden || ran.plan.is_some_and(|plan| plan.problems.is_empty()) {
+        let done = ran.plan.is_some_and(|plan| plan.problems.is_empty());
+        if !round.forbidden || done {
             last = round.program.clone();
+        }
+        // The rest of the life is that of a person who was refused.
+        if round.forbidden && done {
+            break;
         }
     }
     living.end(&last, life.hours, life.seed.is_multiple_of(2)).map_err(|broken| in_round(broken, "the last run"))?;

@@ -308,9 +308,8 @@ impl Oracle {
             }
             // Who is declared no more lets go as well, and who needed that.
             let gone = known.iter().flat_map(|one| &one.lines).filter(|line| program.line(&line.tag).is_none());
-            more.extend(
-                gone.filter(|line| line.sources().iter().any(|of| part.contains(*of))).map(|line| line.tag.clone()),
-            );
+            let goes = |line: &&Line| line.sources().into_iter().chain(line.on.as_deref()).any(|of| part.contains(of));
+            more.extend(gone.filter(goes).map(|line| line.tag.clone()));
             let before = part.len();
             part.extend(more);
             if part.len() == before {

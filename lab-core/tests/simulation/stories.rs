@@ -354,3 +354,19 @@ fn a_member_that_is_called_something_else_between_its_halves_is_not_left_drained
         }
     }
 }
+
+/// A run was stopped once a container had gone, and before what is retained in it was forgotten: that was taken to stay, and
+/// what it held to be there.
+#[test]
+fn what_is_retained_in_what_has_gone_is_known_to_be_gone() {
+    let kept = Line { on: Some("box".into()), retain: true, ..Line::new("kept") };
+    let deep = Line { on: Some("kept".into()), ..Line::new("deep") };
+    let program = of([Line::new("box"), kept, deep]);
+    let next = of([Line::new("other")]);
+    for after in 0..12 {
+        check([up(&program), Round { asks: vec![after], ..up(&next) }], 0);
+    }
+    for call in 0..6 {
+        check([up(&program), killed(&next, call, Mishap::KillAfter)], 0);
+    }
+}

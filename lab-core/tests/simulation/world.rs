@@ -455,6 +455,8 @@ impl Contents {
             if let Some(item) = self.items.remove(&(place.clone(), key)) {
                 self.judge_protected(&item, "went with what contained it");
                 self.log(What::Swept, &place, &item);
+                // What comes after an interruption is not owed to what is no more.
+                self.due.retain(|(tag, _)| *tag != item.tag);
             }
         }
     }
