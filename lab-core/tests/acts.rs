@@ -180,7 +180,6 @@ fn kept(say: &'static str, x: &'static str) -> impl Fn(&Stack) -> Result<(), Pro
 /// The member waited for something that its window held. That it was drained was forgotten, and nobody undid it.
 #[test]
 fn what_is_owed_and_held_is_still_owed() {
-    let sunday = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60);
     let (bench, yard) = yard();
     let bench = bench.at(sunday(20));
     bench.up_whole(kept("old", "x"));
@@ -263,7 +262,6 @@ fn what_was_done_before_a_member_that_is_held_is_not_made_twice() {
             Ok(())
         }
     };
-    let sunday = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60);
     let (bench, yard) = yard();
     let bench = bench.at(sunday(20));
     bench.up_whole(program("old", "x"));
@@ -282,9 +280,8 @@ fn what_was_done_before_a_member_that_is_held_is_not_made_twice() {
 /// One of two that come after was done, the other failed. Both were forgotten with the next interruption, which failed.
 #[test]
 fn what_comes_after_and_failed_is_owed_until_the_next_interruption_is_sure() {
-    let sunday = SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + 20 * 3_600 + 60);
     let (bench, yard) = yard();
-    let bench = bench.at(sunday);
+    let bench = bench.at(sunday(20));
     bench.up_whole(kept("old", "x"));
     yard.upset("apply", "wake m1", Upset::Fail(Class::Invalid));
     assert_eq!(failures(&bench.up(kept("new", "x"))), ["create wake-m1: it was upset"]);
@@ -460,7 +457,6 @@ fn a_member_waits_for_what_is_done_before_it_where_that_is_held() {
             Ok(())
         }
     };
-    let sunday = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_779 * 86_400 + hour * 3_600 + 60);
     let (bench, yard) = yard();
     let bench = bench.at(sunday(12));
     bench.up_whole(program("old"));
