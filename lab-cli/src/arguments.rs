@@ -155,7 +155,7 @@ fn parallel(text: &str) -> Result<usize, String> {
 
 #[derive(Args, Debug)]
 pub(crate) struct Drift {
-    /// Exit with 2 when anything is not as it was left
+    /// Exit with 2 when anything is not as it was left, else with 1 when something could not be looked at
     #[arg(long)]
     pub(crate) exit_code: bool,
 }
