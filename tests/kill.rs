@@ -5,6 +5,7 @@
 
 mod homelab;
 
+use homelab::essence::at_rest;
 use homelab::{HomeLab, consistent, essence};
 use lab::execute::seal::KeyFile;
 use lab::execute::{KeySource, LabDir, Store};
@@ -113,7 +114,7 @@ impl Life {
         self.done(&["up", "--yes"], 0);
         self.done(&["preview", "--exit-code", "--refresh"], 0);
         self.done(&["state", "verify"], 0);
-        let world = self.lab.world();
+        let world = at_rest(|| self.lab.world()).expect("at rest");
         consistent(&world).expect("a consistent world");
         let lines = essence(&world);
         let ready =

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use serde_json::Value;
+use std::time::Duration;
 
 /// Names that controllers draw: how many there are differs with what was restarted.
 const DRAWN: [&str; 10] = [
@@ -19,6 +20,28 @@ const DRAWN: [&str; 10] = [
 
 /// What of a spec is drawn by lot.
 const LOTS: [&str; 6] = ["clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort", "volumeName", "caBundle"];
+
+/// Returns the world once no machine is on its way and all that run are ready: an `up` does not wait for that.
+pub(crate) fn at_rest(world: impl Fn() -> Value) -> Result<Value, String> {
+    let mut waits = Vec::new();
+    for _ in 0..600 {
+        let world = world();
+        let machines = world["machines"].as_object().into_iter().flatten();
+        let rests = |machine: &Value| match machine["stage"].as_str() {
+            Some("running") => machine["ready"] == true,
+            stage => matches!(stage, Some("off" | "maintenance")),
+        };
+        waits = machines
+            .filter(|(_, machine)| !rests(machine))
+            .map(|(address, machine)| format!("{address}: {machine}"))
+            .collect();
+        if waits.is_empty() {
+            return Ok(world);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(format!("these machines do not become ready:\n{}", waits.join("\n")))
+}
 
 /// Returns a line for every Kubernetes object of a cluster, with its spec. Names and numbers that are drawn are left out.
 pub(crate) fn objects(cluster: &Value) -> Vec<String> {

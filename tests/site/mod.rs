@@ -1,5 +1,6 @@
 //! A lab on its simulated rack, over sockets, with a state in memory: one `up` or `destroy` at a time.
 
+use super::essence::at_rest;
 use lab::execute::disk::{Crash, FaultyDisk};
 use lab::execute::seal::{Ids, Keys};
 use lab::execute::{Faults, KeySource, Ledger, Options, Progress, Report, Store, execute, observe};
@@ -119,13 +120,13 @@ impl<P: Program> Site<P> {
         P::part(self.running.world())
     }
 
-    /// What has to hold after every `up` that was complete: the world as lines.
+    /// What has to hold after every `up` that was complete: the world at rest, as lines.
     pub(crate) fn settled(&self) -> Result<Vec<String>, String> {
         let plan = self.second_plan()?;
         if !plan.is_empty() {
             return Err(format!("the second plan is not empty:\n{}", plan::text(&plan)));
         }
-        let world = self.world();
+        let world = at_rest(|| self.world())?;
         P::consistent(&world)?;
         Ok(P::lines(&world))
     }

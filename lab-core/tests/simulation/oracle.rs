@@ -291,17 +291,17 @@ impl Oracle {
         let known: Vec<&Program> = self.settled.iter().map(|(program, _)| program).chain(&self.since).collect();
         loop {
             let mut more: BTreeSet<String> = part.iter().flat_map(|tag| program.needs(tag)).collect();
-            let chosen = |line: &Line| part.contains(&line.tag);
+            let chosen = |line: &&Line| part.contains(&line.tag);
             for line in &program.lines {
                 let inside = program.around(&line.tag).iter().any(|around| part.contains(*around));
                 // Also whoever was, as far as is known: it has to let go of what is replaced.
                 let programs = known.iter().copied().chain([program]);
                 let mut sources = programs.filter_map(|one| one.line(&line.tag)).flat_map(Line::sources);
                 let wired = sources.any(|source| part.contains(source));
-                let mate = line.fleet.is_some() && program.lines.iter().any(|l| l.fleet == line.fleet && chosen(l));
+                let mate = line.fleet.is_some() && program.lines.iter().any(|l| l.fleet == line.fleet && chosen(&l));
                 // Whoever had the number that one of them gets.
                 let had: Vec<u64> = known.iter().filter_map(|one| one.line(&line.tag)?.number).collect();
-                let gives = program.lines.iter().any(|l| chosen(l) && l.number.is_some_and(|n| had.contains(&n)));
+                let gives = program.lines.iter().any(|l| chosen(&l) && l.number.is_some_and(|n| had.contains(&n)));
                 if inside || wired || mate || gives {
                     more.insert(line.tag.clone());
                 }
@@ -309,7 +309,9 @@ impl Oracle {
             // Who is declared no more lets go as well, and who needed that.
             let gone = known.iter().flat_map(|one| &one.lines).filter(|line| program.line(&line.tag).is_none());
             let goes = |line: &&Line| line.sources().into_iter().chain(line.on.as_deref()).any(|of| part.contains(of));
-            more.extend(gone.filter(goes).map(|line| line.tag.clone()));
+            more.extend(gone.clone().filter(goes).map(|line| line.tag.clone()));
+            // It may let go by going with what it lies in.
+            more.extend(gone.filter(chosen).filter_map(|line| line.on.clone()));
             let before = part.len();
             part.extend(more);
             if part.len() == before {
