@@ -118,3 +118,25 @@ fn what_others_read_of_it_is_what_was_found() {
     assert_eq!(yard.things(), ["shop/it=theirs", "shop/wired=theirs"]);
     settled(&bench, program);
 }
+
+/// The odd things of a program: what each is called, its identity, and whether it is imported.
+fn lines(lines: &'static [(&'static str, &'static str, bool)]) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        for (name, id, import) in lines {
+            let declare = shop.resource(*name);
+            let declare = if *import { declare.import(*id) } else { declare };
+            declare.add(Odd::new(id, "x"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_one_line_has_is_not_imported_by_another() {
+    let (bench, yard) = yard();
+    yard.plant("shop", "tree", json!({ "say": "x" }));
+    let both = lines(&[("a", "tree", true), ("b", "tree", true)]);
+    let plan = bench.preview(both);
+    assert_eq!(plan.problems.len(), 1, "{:#?}", plan.problems);
+}

@@ -370,3 +370,21 @@ fn what_is_retained_in_what_has_gone_is_known_to_be_gone() {
         check([up(&program), killed(&next, call, Mishap::KillAfter)], 0);
     }
 }
+
+/// What comes after a member's interruption was begun, and what both lie in was taken away. The act was to be made anew in the
+/// next container, after what was recorded of it was forgotten, and that after what is owed was done: a circle that nobody
+/// could get out of.
+#[test]
+fn what_is_owed_in_a_container_that_has_gone_is_done_in_the_next_one() {
+    for acts in [Acts::Around, Acts::Twice, Acts::After] {
+        let program = |text: &str| {
+            let member = Line { on: Some("box".into()), text: Says::plain(text), fleet: Some(0), ..Line::new("m") };
+            Program { fleets: vec![Fleet { at_most: 1, gate: false, acts }], ..of([Line::new("box"), member]) }
+        };
+        for call in 0..10 {
+            let stopped = killed(&program("there"), call, Mishap::KillAfter);
+            let taken = Round { refresh: true, meddling: vec![Meddling::Takes("box".into())], ..up(&program("there")) };
+            comes_to_its_end([up(&program("here")), stopped, taken]);
+        }
+    }
+}
