@@ -9,7 +9,8 @@ use std::time::SystemTime;
 ///
 /// Held for its own sake is a step that interrupts something, destroys data or replaces what exists. What is under way
 /// is finished, whatever the time: it is down already. With a held step goes whatever waits for it, the other half of
-/// a replacement, what the container that it takes away holds, and what is done around a member.
+/// a replacement, what the container that it takes away holds, what is done around a member, and what it still needs until
+/// then.
 pub(super) fn hold(
     mut steps: Vec<Step>,
     declared: &Declared,
@@ -41,7 +42,7 @@ pub(super) fn hold(
             }
         }
     }
-    spread(&steps, &nodes, state, &mut held);
+    spread(&steps, &nodes, state, &under_way, &mut held);
     split(steps, held)
 }
 
@@ -94,8 +95,10 @@ fn spread(
     steps: &[Step],
     nodes: &BTreeMap<&Urn, &Node>,
     state: &State,
+    under_way: &dyn Fn(&Urn) -> bool,
     held: &mut BTreeMap<usize, (u64, String, Option<Urn>)>,
 ) {
+    let made: BTreeSet<&Urn> = steps.iter().filter(|step| step.makes()).map(|step| &step.urn).collect();
     loop {
         let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
         let gone: BTreeSet<&Urn> =
@@ -112,6 +115,18 @@ fn spread(
                 (act.when == When::Before).then_some((&act.member, *n))
             })
             .collect();
+        // What is no longer wanted goes once those that needed it have let go.
+        let users: BTreeMap<&Urn, usize> = held
+            .keys()
+            .filter_map(|n| Some((*n, state.record(&steps[*n].urn)?)))
+            .flat_map(|(n, record)| record.spec.edges.iter().map(move |edge| (&edge.to, n)))
+            .collect();
+        let user = |step: &Step| match step.action {
+            Action::Delete { condemned: false, .. } if !made.contains(&step.urn) && !under_way(&step.urn) => {
+                users.get(&step.urn).copied()
+            }
+            _ => None,
+        };
         let cause = |n: usize, step: &Step| {
             let waits = step.after.iter().map(|after| after.step).find(|after| held.contains_key(after));
             // Also what was done around it by a line that is gone: forgotten now, it could not say any more that something
@@ -123,7 +138,7 @@ fn spread(
             let member = member.and_then(|member| names.get(member).copied());
             let other = names.get(&step.urn).copied().filter(|other| *other != n);
             let along = step.removes().then(|| inside(&step.urn)).flatten();
-            waits.or(other).or(member).or(along).or_else(|| before.get(&step.urn).copied())
+            waits.or(other).or(member).or(along).or_else(|| user(step)).or_else(|| before.get(&step.urn).copied())
         };
         let more: Vec<(usize, usize)> = steps
             .iter()

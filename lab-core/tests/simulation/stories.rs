@@ -388,3 +388,18 @@ fn what_is_owed_in_a_container_that_has_gone_is_done_in_the_next_one() {
         }
     }
 }
+
+/// What somebody needs no more was deleted though they are held by a maintenance window: they went without it until that opened.
+/// They could not be waited for, as what they need instead comes after the deletion.
+#[test]
+fn what_is_needed_until_a_window_opens_stays_until_then() {
+    let of_text = |tag: &str, of: &str| Line { text: Says::Of(of.into()), ..Line::new(tag) };
+    let user = Line { after: Some("old".into()), ..Line::new("user") };
+    let program = Program { window: Some(8), ..of([Line::new("base"), of_text("old", "base"), user]) };
+    let base = Line { stand: Says::plain("there"), ..Line::new("base") };
+    let next = of([base, of_text("new", "base"), of_text("user", "new")]);
+    let next = Program { window: Some(8), ..next };
+    for hours in 0..24 {
+        check([up(&program), Round { hours, ..up(&next) }], 24);
+    }
+}
