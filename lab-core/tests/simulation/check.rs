@@ -148,8 +148,14 @@ impl Living {
                 Some("refused") if why.contains("wait for each other") => {
                     let mut without = round.clone();
                     without.program.lines.iter_mut().for_each(|line| line.number = None);
-                    let ran = self.round(&without)?;
+                    let mut ran = self.round(&without)?;
                     why = format!("{why}, without any claims: {}", ran.told());
+                    if !ran.complete() {
+                        without.program.fleets.iter_mut().for_each(|fleet| fleet.at_most = 100);
+                        without.program.lines.iter_mut().for_each(|line| line.fleet = None);
+                        ran = self.round(&without)?;
+                        why = format!("{why}, all members at once: {}", ran.told());
+                    }
                     tries += 1;
                     if !ran.complete() {
                         break;

@@ -469,6 +469,19 @@ impl Oracle {
                     a.iter().any(|(tag, n)| b.get(tag).is_some_and(|m| m != n) || handed(tag, n.0))
                 })
             };
+            // A rolling group that goes from one container to another, of which the first has to go before the other is made.
+            let rolls = || {
+                let around = |program: &Program| -> BTreeSet<(String, Option<String>)> {
+                    let called = |line: &Line| Some(program.line(line.on.as_deref()?)?.called());
+                    let members = program.lines.iter().filter(|line| line.fleet.is_some());
+                    members.map(|line| (line.tag.clone(), called(line))).collect()
+                };
+                let all: Vec<_> = programs.clone().map(around).collect();
+                let other = |(tag, at): &(String, Option<String>)| {
+                    all.iter().flatten().any(|(same, there)| same == tag && there != at && there.is_some())
+                };
+                all.iter().flatten().any(|member| member.1.is_some() && other(member))
+            };
             let stays = || {
                 let wanted: BTreeSet<u64> = round.program.lines.iter().filter_map(|line| line.number).collect();
                 let mut had = programs.clone().flat_map(|program| &program.lines);
@@ -484,7 +497,7 @@ impl Oracle {
                 }
                 // What somebody is to have that was retained, or left behind, in the same run or before.
                 let kept = problem.message.contains("is still taken by");
-                (kept && stays()) || (problem.message.contains("wait for each other") && shuffled())
+                (kept && stays()) || (problem.message.contains("wait for each other") && (shuffled() || rolls()))
             };
             return plan.problems.iter().all(each).then_some("refused").or(meddled);
         }

@@ -158,8 +158,14 @@ impl Lab {
             contents.entered.clear();
             contents.violations.clear();
             contents.dead = false;
-            // Of what is to go, nothing is to be done any more.
-            let stays = |tag: &str| round.verb != Verb::Destroy && round.program.line(tag).is_some();
+            // Of what is to go, nothing is to be done any more; nor of what went, where no line says that it is the same.
+            let (before, items) = (contents.run.program.clone(), contents.items.clone());
+            let stays = |tag: &str| {
+                let same = |line: &Line, was: &Line| line.called() == was.called() || line.was.contains(&was.name);
+                let stands = items.values().any(|item| item.tag == tag);
+                let line = round.program.line(tag).filter(|_| round.verb != Verb::Destroy);
+                line.is_some_and(|line| stands || before.line(tag).is_none_or(|was| same(line, was)))
+            };
             contents.due.retain(|(tag, _)| stays(tag));
             contents.run = Run {
                 program: round.program.clone(),
