@@ -6,7 +6,7 @@ use lab_core::plan::Verb;
 use lab_core::testing::Trial;
 use lab_core::*;
 use serde_json::json;
-use yard::{Odd, Shop, failures, settled, steps, yard};
+use yard::{Odd, Shop, failures, problems, settled, steps, yard};
 
 fn importing(say: &'static str, id: Option<&'static str>) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
     move |stack: &Stack| {
@@ -119,24 +119,53 @@ fn what_others_read_of_it_is_what_was_found() {
     settled(&bench, program);
 }
 
-/// The odd things of a program: what each is called, its identity, and whether it is imported.
-fn lines(lines: &'static [(&'static str, &'static str, bool)]) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+/// Odd things that are found by their marks, each imported: what it is called, and its identity.
+fn lines(lines: &'static [(&'static str, &'static str)]) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
     move |stack: &Stack| {
         let shop = stack.provider("shop", Shop::at("shop"));
-        for (name, id, import) in lines {
-            let declare = shop.resource(*name);
-            let declare = if *import { declare.import(*id) } else { declare };
-            declare.add(Odd::new(id, "x"));
+        for (name, id) in lines {
+            shop.resource(*name).import(*id).add(marked());
         }
         Ok(())
     }
+}
+
+fn marked() -> Odd {
+    Odd { natural: false, ..Odd::new("tree", "x") }
 }
 
 #[test]
 fn what_one_line_has_is_not_imported_by_another() {
     let (bench, yard) = yard();
     yard.plant("shop", "tree", json!({ "say": "x" }));
-    let both = lines(&[("a", "tree", true), ("b", "tree", true)]);
+    let both = lines(&[("a", "tree"), ("b", "tree")]);
     let plan = bench.preview(both);
-    assert_eq!(plan.problems.len(), 1, "{:#?}", plan.problems);
+    assert_eq!(problems(&plan).len(), 1, "{:#?}", plan.problems);
+    assert!(problems(&plan)[0].starts_with("odd:thing tree is declared as a at "), "{:#?}", plan.problems);
+    // One after the other, it had two owners.
+    bench.up_whole(lines(&[("a", "tree")]));
+    let plan = bench.preview(both);
+    let twice = "b would import tree, which is a already; remove one of the two, or say `.was(\"a\")` where it is only \
+                 called something else";
+    assert_eq!(problems(&plan), [twice]);
+    assert_eq!(yard.log(), [""; 0]);
+}
+
+#[test]
+fn what_goes_with_its_line_is_not_imported_by_another_at_the_same_time() {
+    let (bench, yard) = yard();
+    yard.plant("shop", "tree", json!({ "say": "x" }));
+    bench.up_whole(lines(&[("a", "tree")]));
+    let plan = bench.preview(lines(&[("b", "tree")]));
+    assert!(problems(&plan)[0].starts_with("b would import tree, which is a already"), "{:?}", problems(&plan));
+    // What is retained is nobody's from then on.
+    let retained = |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        shop.resource("a").import("tree").retain().add(marked());
+        Ok(())
+    };
+    bench.up_whole(retained);
+    bench.up_whole(lines(&[("b", "tree")]));
+    settled(&bench, lines(&[("b", "tree")]));
+    assert_eq!(yard.log(), [""; 0]);
 }

@@ -138,6 +138,7 @@ pub fn plan(declared: &Declared, state: &State, seen: &Observations, request: &R
     planner.problems.extend(shortages);
     let kept = claims::kept(&planner.held, planner.kept(), declared, state);
     planner.problems.extend(kept);
+    planner.imported_twice();
 
     let outputs = match request.verb {
         Verb::Up => planner.fates.fill(&(&declared.outputs).into()),
@@ -339,7 +340,9 @@ impl<'a> Planner<'a> {
 
     /// A natural identity is a claim: two lines that mean the same thing would take it from each other at every run.
     fn identify(&mut self, wanted: &Wanted<'_>, node: &'a Node) {
-        let Some(id) = wanted.id.clone().filter(|_| !wanted.spec.once && !wanted.kind.generated()) else { return };
+        let import = node.options.import.as_ref().filter(|_| self.pairs.recorded[wanted.n].is_none());
+        let id = wanted.id.as_ref().or(import).cloned();
+        let Some(id) = id.filter(|_| !wanted.spec.once && !wanted.kind.generated()) else { return };
         let place =
             if wanted.realm_known { wanted.spec.realm.clone() } else { format!("inside {}", node.provider).into() };
         let Some(other) = self.identities.insert((place, wanted.kind.name(), id.clone()), node) else { return };
@@ -356,6 +359,39 @@ impl<'a> Planner<'a> {
             ),
             hint: Some("remove one of the two".into()),
         });
+    }
+
+    /// Reports every line that would take over what another one has: each would change it at every run. What is forgotten and
+    /// stays is nobody's any more.
+    fn imported_twice(&mut self) {
+        let imports = |step: &&Step| matches!(step.action, Action::Import { .. });
+        if !self.steps.iter().any(|step| imports(&step)) {
+            return;
+        }
+        let stays = |step: &&Step| matches!(step.action, Action::Forget { stays: true, condemned: false });
+        let let_go: BTreeSet<&Urn> = self.steps.iter().filter(stays).map(|step| &step.urn).collect();
+        let there = self.state.records.iter().filter(|(urn, it)| it.status != Status::Gone && !let_go.contains(urn));
+        let known: BTreeMap<(&str, &str, &Id), (&Urn, &Record)> = there
+            .filter_map(|(urn, it)| Some(((it.spec.kind.as_str(), &*it.spec.realm, it.id.as_ref()?), (urn, &**it))))
+            .collect();
+        for step in self.steps.iter().filter(imports) {
+            let (Action::Import { id }, Some(spec), Some(place)) = (&step.action, &step.spec, &step.place) else {
+                continue;
+            };
+            let key = (spec.kind.as_str(), &*spec.realm, id);
+            let Some((urn, record)) = known.get(&key).filter(|(urn, _)| step.realm_known && **urn != step.urn) else {
+                continue;
+            };
+            self.problems.push(Problem {
+                urn: Some(step.urn.clone()),
+                places: vec![record.spec.place.clone(), place.clone()],
+                message: format!("{} would import {id}, which is {} already", step.urn.short(), urn.short()),
+                hint: Some(format!(
+                    "remove one of the two, or say `.was({:?})` where it is only called something else",
+                    urn.name()
+                )),
+            });
+        }
     }
 
     /// Returns what the provider of `node` points at; None when that cannot be told, which the graph has said.
