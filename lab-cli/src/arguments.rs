@@ -34,11 +34,14 @@ pub(crate) struct Arguments {
     pub(crate) verb: Option<Verb>,
 }
 
+/// Where the state is unless another place is named.
+pub(crate) const STATE: &str = ".lab";
+
 /// What every verb understands.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Directory of the lab's state
-    #[arg(long, global = true, value_name = "DIR", default_value = ".lab", help_heading = "Everywhere")]
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE, help_heading = "Everywhere")]
     pub(crate) state: PathBuf,
     /// Lock the state directory even where locks may not hold: NFS without them, SMB, FUSE, 9p
     #[arg(long, global = true, help_heading = "Everywhere")]

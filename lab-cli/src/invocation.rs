@@ -1,6 +1,6 @@
 //! One call of the command line: what was asked for everywhere, and what it works with.
 
-use crate::arguments::{Color, Global};
+use crate::arguments::{Color, Global, STATE};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::screen::Screen;
@@ -13,7 +13,7 @@ use lab_core::{Link, Supply};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The clock of a simulated lab that another process runs, as `rehearse --keep` names it.
@@ -117,6 +117,24 @@ impl<'a> Invocation<'a> {
             Some(env) => format!("{}-{env}", self.lab.name),
             None => self.lab.name.clone(),
         }
+    }
+
+    /// Returns `verb` as a command that speaks of the same stack, in the same state and by the same way out.
+    pub(crate) fn command(&self, verb: &str) -> String {
+        let Global { state, trust_lock, env, proxy, json: _, color: _ } = &self.global;
+        let mut command = self.name.clone();
+        if state != Path::new(STATE) {
+            command.push_str(&format!(" --state {}", state.display()));
+        }
+        if *trust_lock {
+            command.push_str(" --trust-lock");
+        }
+        for (option, value) in [("--env", env), ("--proxy", proxy)] {
+            if let Some(value) = value {
+                command.push_str(&format!(" {option} {value}"));
+            }
+        }
+        format!("{command} {verb}")
     }
 
     /// Returns how the outside is reached.

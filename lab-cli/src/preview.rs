@@ -33,10 +33,8 @@ pub(crate) async fn preview(invocation: &Invocation<'_>, arguments: &Preview) ->
     };
     save(invocation, &opened, plan, seen, &arguments.scope.target, at, file)?;
     let shown = file.display().to_string();
-    invocation.screen.line(
-        0,
-        &[(Tone::Plain, &format!("The plan is in {shown}. `{} {verb} {shown}` does exactly this.", invocation.name))],
-    );
+    let command = invocation.command(&format!("{verb} {shown}"));
+    invocation.screen.line(0, &[(Tone::Plain, &format!("The plan is in {shown}. `{command}` does exactly this."))]);
     invocation.screen.event("saved", json!({"file": shown, "verb": verb}));
     Ok(exit)
 }

@@ -138,10 +138,19 @@ fn destroying_data_needs_the_whole_word() {
 fn a_saved_plan_is_done_without_asking() {
     let bench = Bench::new();
     let ran = bench.run(program, "preview --out @plan");
-    assert!(ran.out.ends_with("The plan is in DIR/plan. `homelab up DIR/plan` does exactly this.\n"), "{}", ran.out);
+    let command = "homelab --state DIR/state up DIR/plan";
+    assert!(ran.out.ends_with(&format!("The plan is in DIR/plan. `{command}` does exactly this.\n")), "{}", ran.out);
     let ran = bench.run(program, "up @plan");
     assert_eq!((ran.exit, ran.err.as_str()), (0, ""));
     assert_eq!(bench.world.count(), 2);
+}
+
+#[test]
+fn the_command_that_does_a_saved_plan_names_the_environment_and_the_way_out() {
+    let bench = Bench::new();
+    let ran = bench.run(program, "preview --out @plan --env attic --proxy http://127.0.0.1:3128 --trust-lock");
+    let command = "homelab --state DIR/state --trust-lock --env attic --proxy http://127.0.0.1:3128 up DIR/plan";
+    assert!(ran.out.ends_with(&format!("`{command}` does exactly this.\n")), "{}", ran.out);
 }
 
 #[test]
