@@ -779,3 +779,35 @@ fn what_comes_after_is_owed_to_an_interruption_that_an_older_program_began() {
     assert_eq!(yard.log(), ["ready shop/m1", "check m1"]);
     settled(&bench, on_sundays("new", true));
 }
+
+/// A run died while a member was drained, in something else than the member lies in, and that was taken away. The drain was to
+/// be made anew before the member goes, after what was recorded of it was forgotten, and that after the member went.
+#[test]
+fn a_drain_in_what_has_gone_is_done_anew_before_its_member_goes() {
+    let program = |say: &'static str| {
+        move |stack: &Stack| {
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let around = shop.resource("box").add(Odd::new("box", "here"));
+            let inside = stack.provider("inside", Shop::inside(&around));
+            let group = stack.rolling("fleet", 1);
+            let member = shop.resource("m1").rolling(&group);
+            let member = member.add(Odd { turn: Turn::DeleteFirst, ..Odd::new("m1", say) });
+            group.before(&inside, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+            Ok(())
+        }
+    };
+    for fault in [CallFault::StopBefore, CallFault::StopAfter, CallFault::LoseReply] {
+        for n in 0..8 {
+            let (bench, yard) = yard();
+            bench.up_whole(program("old"));
+            let trial = Trial { faults: Arc::new(Faults::at(n, fault)), refresh: true, ..Trial::default() };
+            bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            yard.steal("shop", "box");
+            let trial = Trial { refresh: true, ..Trial::default() };
+            let report = bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+            assert!(report.complete(), "{fault:?} at call {n}: {report:#?}");
+            settled(&bench, program("new"));
+        }
+    }
+}

@@ -264,3 +264,120 @@ fn nothing_begins_when_the_window_has_closed_meanwhile() {
     assert!(told.contains(&"m2: it needs drain-m2: its maintenance window has closed".to_owned()), "{told:?}");
     assert_eq!(members(&world), ["shop/m1=new", "shop/m2=old"], "what had begun was finished");
 }
+
+/// When the rolling group may be interrupted, where that is not with all the others.
+const NOON: &str = "Sun 12:00-13:00";
+
+/// Something that is replaced, what is made from it and goes with its line, and who needs that and then what comes instead.
+#[derive(Clone, Copy)]
+struct Chain {
+    /// The group's own window.
+    group: Option<&'static str>,
+    acts: bool,
+    turn: Turn,
+    /// Who uses it is interrupted by a change.
+    fragile: bool,
+    /// What goes lies in something that goes.
+    boxed: bool,
+}
+
+impl Chain {
+    fn program(self, says: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+        move |stack: &Stack| {
+            stack.maintenance(Windows::new([WINDOW])?);
+            let shop = stack.provider("shop", Shop::at("shop"));
+            let base = shop.resource("base");
+            let grouped = self.group.is_some() || self.acts;
+            let group = grouped.then(|| stack.rolling("fleet", 1));
+            let base = match &group {
+                Some(group) => base.rolling(group),
+                None => base,
+            };
+            let base = base.add(Odd { turn: self.turn, natural: false, ..Odd::new("base", says) });
+            if let (Some(group), Some(window)) = (&group, self.group) {
+                group.maintenance(Windows::new([window])?);
+            }
+            if let (Some(group), true) = (&group, self.acts) {
+                group.before(&shop, base.urn(), "drain", Chore { what: "drain".into() });
+                group.after(&shop, base.urn(), "uncordon", Chore { what: "uncordon".into() });
+            }
+            let of = |odd: &Handle<yard::OddOutputs>| odd.output(|odd| odd.room);
+            let between = match (says, self.boxed) {
+                ("old", true) => {
+                    let around = shop.resource("box").add(Odd::new("box", of(&base)));
+                    stack.provider("inside", Shop::inside(&around)).resource("old").add(Odd::new("old", "old"))
+                }
+                (name, _) => shop.resource(name).add(Odd::new(name, of(&base))),
+            };
+            let turn = if self.fragile { Turn::Interrupt } else { Turn::Update };
+            shop.resource("user").add(Odd { turn, ..Odd::new("user", of(&between)) });
+            Ok(())
+        }
+    }
+}
+
+const CHAIN: Chain = Chain { group: None, acts: false, turn: Turn::DeleteFirst, fragile: false, boxed: false };
+
+/// Who needs something was held, and what they needed went at once: by call, or with what it lay in.
+#[test]
+fn what_a_held_user_still_needs_is_held_though_it_cannot_wait_for_them() {
+    for (fragile, boxed) in [(false, false), (true, false), (false, true), (true, true)] {
+        let chain = Chain { fragile, boxed, ..CHAIN };
+        let (bench, yard) = yard();
+        let bench = bench.at(noon());
+        bench.up_whole(chain.program("old"));
+        yard.log();
+        bench.up_whole(chain.program("new"));
+        assert_eq!(yard.log(), [""; 0], "fragile {fragile}, boxed {boxed}");
+        let bench = bench.at(evening());
+        bench.up_whole(chain.program("new"));
+        settled(&bench, chain.program("new"));
+    }
+}
+
+/// Two windows that never open together: each half of a change waited for the other's.
+#[test]
+fn nothing_is_held_forever_where_windows_are_apart() {
+    for turn in [Turn::DeleteFirst, Turn::CreateFirst] {
+        let chain = Chain { group: Some(NOON), turn, fragile: true, ..CHAIN };
+        let (bench, yard) = yard();
+        let bench = bench.at(noon());
+        bench.up_whole(chain.program("old"));
+        yard.log();
+        bench.up_whole(chain.program("new"));
+        let made = yard.log();
+        assert!(made.contains(&"create shop/base".to_owned()), "{turn:?}: {made:?}");
+        let bench = bench.at(evening());
+        bench.up_whole(chain.program("new"));
+        settled(&bench, chain.program("new"));
+        assert_eq!(yard.things().len(), 3, "{turn:?}: {:?}", yard.things());
+    }
+}
+
+/// A member was drained when the run died. Outside of the window it was not brought back: what had to go before it was held
+/// for somebody who is.
+#[test]
+fn a_member_that_is_drained_is_finished_whoever_else_is_held() {
+    let chain = Chain { acts: true, fragile: true, ..CHAIN };
+    let mut drained = 0;
+    for n in 0..8 {
+        let (bench, yard) = yard();
+        let bench = bench.at(evening());
+        bench.up_whole(chain.program("old"));
+        yard.log();
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), parallel: 1, ..Trial::default() };
+        bench.attempt(chain.program("new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2).at(noon());
+        if yard.log() != ["drain"] {
+            continue;
+        }
+        drained += 1;
+        bench.up_whole(chain.program("new"));
+        let log = yard.log();
+        assert!(log.contains(&"uncordon".to_owned()), "{log:?}");
+        let bench = bench.at(evening());
+        bench.up_whole(chain.program("new"));
+        settled(&bench, chain.program("new"));
+    }
+    assert!(drained > 0, "it was never stopped there");
+}

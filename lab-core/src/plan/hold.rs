@@ -98,8 +98,15 @@ fn spread(
     under_way: &dyn Fn(&Urn) -> bool,
     held: &mut BTreeMap<usize, (u64, String, Option<Urn>)>,
 ) {
+    let own: BTreeSet<usize> = held.keys().copied().collect();
     let made: BTreeSet<&Urn> = steps.iter().filter(|step| step.makes()).map(|step| &step.urn).collect();
     loop {
+        // What is superseded may go later than the next one comes.
+        let halves: BTreeMap<&Urn, usize> = held
+            .keys()
+            .filter(|n| !matches!(steps[**n].action, Action::Delete { condemned: true, .. }))
+            .map(|n| (&steps[*n].urn, *n))
+            .collect();
         let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
         let gone: BTreeSet<&Urn> =
             held.keys().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
@@ -115,16 +122,21 @@ fn spread(
                 (act.when == When::Before).then_some((&act.member, *n))
             })
             .collect();
-        // What is no longer wanted goes once those that needed it have let go.
-        let users: BTreeMap<&Urn, usize> = held
-            .keys()
-            .filter_map(|n| Some((*n, state.record(&steps[*n].urn)?)))
-            .flat_map(|(n, record)| record.spec.edges.iter().map(move |edge| (&edge.to, n)))
-            .collect();
-        let user = |step: &Step| match step.action {
-            Action::Delete { condemned: false, .. } if !made.contains(&step.urn) && !under_way(&step.urn) => {
-                users.get(&step.urn).copied()
+        // What is no longer wanted goes once those that needed it have let go, however deep in it that lies.
+        let mut users: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
+        let records = held.keys().filter_map(|n| Some((*n, state.record(&steps[*n].urn)?)));
+        for (n, record) in records.filter(|(_, record)| record.spec.member.is_none()) {
+            for edge in &record.spec.edges {
+                let around = state.record(&edge.to).into_iter().flat_map(|needed| state.around(needed));
+                [&edge.to].into_iter().chain(around).for_each(|urn| users.entry(urn).or_default().push(n));
             }
+        }
+        let user = |step: &Step| match step.action {
+            Action::Delete { condemned: false, .. } if !made.contains(&step.urn) && !under_way(&step.urn) => users
+                .get(&step.urn)?
+                .iter()
+                .copied()
+                .find(|user| !own.contains(user) || waits_for_any(*user, steps, &own)),
             _ => None,
         };
         let cause = |n: usize, step: &Step| {
@@ -136,7 +148,7 @@ fn spread(
                 None => state.record(&step.urn).and_then(|record| record.spec.member.as_ref()),
             };
             let member = member.and_then(|member| names.get(member).copied());
-            let other = names.get(&step.urn).copied().filter(|other| *other != n);
+            let other = halves.get(&step.urn).copied().filter(|other| *other != n);
             let along = step.removes().then(|| inside(&step.urn)).flatten();
             waits.or(other).or(member).or(along).or_else(|| user(step)).or_else(|| before.get(&step.urn).copied())
         };
@@ -155,6 +167,21 @@ fn spread(
             held.insert(n, (until, shown, because));
         }
     }
+}
+
+/// Returns true when `who` waits for one of `these` that is about something else. Who is held for its own sake alone holds up
+/// nobody: what it waits for may have its window now, and may wait itself for what is needed until then.
+fn waits_for_any(who: usize, steps: &[Step], these: &BTreeSet<usize>) -> bool {
+    let (mut passed, mut todo) = (BTreeSet::new(), vec![who]);
+    while let Some(n) = todo.pop() {
+        if these.contains(&n) && steps[n].urn != steps[who].urn {
+            return true;
+        }
+        if passed.insert(n) {
+            todo.extend(steps[n].after.iter().map(|after| after.step));
+        }
+    }
+    false
 }
 
 /// Takes the held steps out; nothing that is left waits for them.

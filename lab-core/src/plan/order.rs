@@ -141,8 +141,9 @@ pub(super) fn order(
     // goes without a call goes with the container that is deleted: it is there until then, and has to be known until then.
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.removes()) {
         let Some(record) = step.mark.as_ref().and_then(|mark| state.thing(&step.urn, mark)) else { continue };
-        // That something was done before a member is taken away is known until it is.
-        let forgotten = record.spec.member.iter().filter(|_| matches!(step.action, Action::Forget { .. }));
+        // That something was done before a member is taken away is known until it is, but for what is done anew before.
+        let forgets = matches!(step.action, Action::Forget { .. }) && !makes.contains_key(&step.urn);
+        let forgotten = record.spec.member.iter().filter(|_| forgets);
         let members = forgotten.flat_map(|member| removes.get(member).into_iter().flatten());
         members.copied().for_each(|member| wait(n, member, false));
         for container in state.around(record) {
