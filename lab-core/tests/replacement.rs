@@ -8,7 +8,7 @@ use lab_core::plan::Verb;
 use lab_core::testing::Trial;
 use lab_core::*;
 use std::sync::Arc;
-use yard::{Chore, Odd, Shop, Turn, Upset, failures, problems, settled, steps, yard};
+use yard::{Odd, Shop, Turn, Upset, failures, problems, settled, steps, yard};
 
 /// A thing found by its mark, so that two of the same name can stand side by side.
 fn twin(say: &str, claims: &[u64]) -> Odd {
@@ -416,22 +416,4 @@ fn where_both_halves_of_a_replacement_destroy_something_nothing_is_done_unasked(
     assert_eq!(lost, ["its disk", "disk b"]);
     bench.up_whole(program("new"));
     settled(&bench, program("new"));
-}
-
-/// What happened once was to be deleted where it had happened, which nobody can.
-#[test]
-fn what_happened_once_is_forgotten_when_it_is_wanted_in_another_place() {
-    let (bench, yard) = yard();
-    let program = |place: &'static str| {
-        move |stack: &Stack| {
-            stack.provider("shop", Shop::at(place)).resource("it").add(Chore { what: "begin".into() });
-            Ok(())
-        }
-    };
-    bench.up_whole(program("here"));
-    let plan = bench.preview(program("there"));
-    assert_eq!(steps(&plan), ["forget it", "create it"]);
-    bench.up_whole(program("there"));
-    settled(&bench, program("there"));
-    assert_eq!(yard.log(), ["begin", "begin"]);
 }

@@ -279,10 +279,6 @@ impl<'a> Planner<'a> {
         if !self.goes_along(record) {
             let reasons =
                 vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
-            if record.spec.once && record.open.is_none() && !self.guard(&urn, record, "it would be replaced") {
-                self.forget(&urn, record, true, "it happened once and cannot be undone");
-                return self.create(wanted, reasons);
-            }
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
         // What is gone with what contained it is no longer protected from anything.
