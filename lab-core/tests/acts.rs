@@ -780,34 +780,64 @@ fn what_comes_after_is_owed_to_an_interruption_that_an_older_program_began() {
     settled(&bench, on_sundays("new", true));
 }
 
+/// A member, and what it is drained in, which it does not lie in.
+fn drained_in_a_box(say: &'static str) -> impl Fn(&Stack) -> Result<(), ProgramError> + Copy {
+    move |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let around = shop.resource("box").add(Odd::new("box", "here"));
+        let inside = stack.provider("inside", Shop::inside(&around));
+        let group = stack.rolling("fleet", 1);
+        let member = shop.resource("m1").rolling(&group);
+        let member = member.add(Odd { turn: Turn::DeleteFirst, ..Odd::new("m1", say) });
+        group.before(&inside, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
+        group.after(&shop, member.urn(), "uncordon-m1", Chore { what: "uncordon m1".into() });
+        Ok(())
+    }
+}
+
 /// A run died while a member was drained, in something else than the member lies in, and that was taken away. The drain was to
 /// be made anew before the member goes, after what was recorded of it was forgotten, and that after the member went.
 #[test]
 fn a_drain_in_what_has_gone_is_done_anew_before_its_member_goes() {
-    let program = |say: &'static str| {
-        move |stack: &Stack| {
-            let shop = stack.provider("shop", Shop::at("shop"));
-            let around = shop.resource("box").add(Odd::new("box", "here"));
-            let inside = stack.provider("inside", Shop::inside(&around));
-            let group = stack.rolling("fleet", 1);
-            let member = shop.resource("m1").rolling(&group);
-            let member = member.add(Odd { turn: Turn::DeleteFirst, ..Odd::new("m1", say) });
-            group.before(&inside, member.urn(), "drain-m1", Chore { what: "drain m1".into() });
-            Ok(())
-        }
-    };
     for fault in [CallFault::StopBefore, CallFault::StopAfter, CallFault::LoseReply] {
         for n in 0..8 {
             let (bench, yard) = yard();
-            bench.up_whole(program("old"));
+            bench.up_whole(drained_in_a_box("old"));
             let trial = Trial { faults: Arc::new(Faults::at(n, fault)), refresh: true, ..Trial::default() };
-            bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+            bench.attempt(drained_in_a_box("new"), Verb::Up, &trial).unwrap();
             let bench = bench.crashed(Crash::Process).seeded(2);
             yard.steal("shop", "box");
             let trial = Trial { refresh: true, ..Trial::default() };
-            let report = bench.attempt(program("new"), Verb::Up, &trial).unwrap();
+            let report = bench.attempt(drained_in_a_box("new"), Verb::Up, &trial).unwrap();
             assert!(report.complete(), "{fault:?} at call {n}: {report:#?}");
-            settled(&bench, program("new"));
+            settled(&bench, drained_in_a_box("new"));
         }
     }
+}
+
+/// The same, and the next run died as well, before there was anything to drain it in. That it was drained was forgotten by then.
+#[test]
+fn that_a_member_was_drained_in_what_has_gone_is_known_until_it_is_drained_anew() {
+    let mut drained = 0;
+    for (n, m) in (0..8).flat_map(|n| (0..4).map(move |m| (n, m))) {
+        let (bench, yard) = yard();
+        bench.up_whole(drained_in_a_box("old"));
+        yard.log();
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        bench.attempt(drained_in_a_box("new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        if yard.log() != ["drain m1"] {
+            continue;
+        }
+        drained += 1;
+        yard.steal("shop", "box");
+        let trial = Trial { faults: Arc::new(Faults::at(m, CallFault::StopBefore)), refresh: true, ..Trial::default() };
+        bench.attempt(drained_in_a_box("new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(3);
+        bench.up_whole(drained_in_a_box("old"));
+        let log = yard.log();
+        assert!(log.contains(&"uncordon m1".to_owned()), "call {n}, then {m}: {log:?}");
+        settled(&bench, drained_in_a_box("old"));
+    }
+    assert!(drained > 0, "it was never stopped there");
 }

@@ -145,8 +145,8 @@ fn what_one_line_has_is_not_imported_by_another() {
     // One after the other, it had two owners.
     bench.up_whole(lines(&[("a", "tree")]));
     let plan = bench.preview(both);
-    let twice = "b would import tree, which is a already; remove one of the two, or say `.was(\"a\")` where it is only \
-                 called something else";
+    let twice = "b would import tree, which is a already; remove one of the two; of the same thing by another name say \
+                 `.was(\"a\")`, or `state forget a` first";
     assert_eq!(problems(&plan), [twice]);
     assert_eq!(yard.log(), [""; 0]);
 }

@@ -4,7 +4,7 @@ mod yard;
 
 use lab_core::execute::disk::Crash;
 use lab_core::execute::{CallFault, Faults};
-use lab_core::plan::Verb;
+use lab_core::plan::{Action, Verb};
 use lab_core::testing::Trial;
 use lab_core::*;
 use std::sync::Arc;
@@ -416,4 +416,46 @@ fn where_both_halves_of_a_replacement_destroy_something_nothing_is_done_unasked(
     assert_eq!(lost, ["its disk", "disk b"]);
     bench.up_whole(program("new"));
     settled(&bench, program("new"));
+}
+
+/// A run died before it had deleted what was superseded, and what only that had needed went with its line: first.
+#[test]
+fn what_was_superseded_goes_before_what_it_needs() {
+    for name in ["base", "zone"] {
+        let program = |new: bool| {
+            move |stack: &Stack| {
+                let shop = stack.provider("shop", Shop::at("shop"));
+                let says: Input<String> = match new {
+                    false => shop.resource(name).add(Odd::new(name, "x")).output(|base| base.room).into(),
+                    true => "new".into(),
+                };
+                shop.resource("it").add(Odd { say: says, ..twin("", &[]) });
+                Ok(())
+            }
+        };
+        let mut superseded = 0;
+        for n in 0..6 {
+            let (bench, yard) = yard();
+            bench.up_whole(program(false));
+            yard.log();
+            let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopBefore)), ..Trial::default() };
+            bench.attempt(program(true), Verb::Up, &trial).unwrap();
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            if yard.log() != ["create shop/twin"] {
+                continue;
+            }
+            superseded += 1;
+            let plan = bench.preview(program(true));
+            let deletes = |short: &str| {
+                let is = |step: &plan::Step| step.urn.short() == short && matches!(step.action, Action::Delete { .. });
+                plan.steps.iter().position(is).expect("it is deleted")
+            };
+            let waits = plan.steps[deletes(name)].after.iter().any(|after| after.step == deletes("it"));
+            assert!(waits, "{}", yard::shown(&plan));
+            bench.up_whole(program(true));
+            assert_eq!(yard.log(), ["delete shop/twin".to_owned(), format!("delete shop/{name}")]);
+            settled(&bench, program(true));
+        }
+        assert!(superseded > 0, "it was never stopped there");
+    }
 }

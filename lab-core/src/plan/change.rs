@@ -281,6 +281,10 @@ impl<'a> Planner<'a> {
                 vec![format!("it is wanted in another place: {} instead of {}", wanted.spec.realm, record.spec.realm)];
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
+        // What is recorded of an act is replaced in the moment in which that begins anew: until then it says what is owed.
+        if record.spec.member.is_some() {
+            return self.create(wanted, vec!["what contains it is made anew".into()]);
+        }
         // What is gone with what contained it is no longer protected from anything.
         if !self.vanished(record) && self.guard(&urn, record, "what contains it goes") {
             self.fates.insert(wanted.n, Fate::default());

@@ -98,15 +98,8 @@ fn spread(
     under_way: &dyn Fn(&Urn) -> bool,
     held: &mut BTreeMap<usize, (u64, String, Option<Urn>)>,
 ) {
-    let own: BTreeSet<usize> = held.keys().copied().collect();
     let made: BTreeSet<&Urn> = steps.iter().filter(|step| step.makes()).map(|step| &step.urn).collect();
     loop {
-        // What is superseded may go later than the next one comes.
-        let halves: BTreeMap<&Urn, usize> = held
-            .keys()
-            .filter(|n| !matches!(steps[**n].action, Action::Delete { condemned: true, .. }))
-            .map(|n| (&steps[*n].urn, *n))
-            .collect();
         let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
         let gone: BTreeSet<&Urn> =
             held.keys().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
@@ -131,12 +124,10 @@ fn spread(
                 [&edge.to].into_iter().chain(around).for_each(|urn| users.entry(urn).or_default().push(n));
             }
         }
-        let user = |step: &Step| match step.action {
-            Action::Delete { condemned: false, .. } if !made.contains(&step.urn) && !under_way(&step.urn) => users
-                .get(&step.urn)?
-                .iter()
-                .copied()
-                .find(|user| !own.contains(user) || waits_for_any(*user, steps, &own)),
+        let user = |n: usize, step: &Step| match step.action {
+            Action::Delete { condemned: false, .. } if !made.contains(&step.urn) && !under_way(&step.urn) => {
+                users.get(&step.urn)?.iter().copied().find(|user| !free_between(*user, n, steps, held))
+            }
             _ => None,
         };
         let cause = |n: usize, step: &Step| {
@@ -148,9 +139,9 @@ fn spread(
                 None => state.record(&step.urn).and_then(|record| record.spec.member.as_ref()),
             };
             let member = member.and_then(|member| names.get(member).copied());
-            let other = halves.get(&step.urn).copied().filter(|other| *other != n);
+            let other = names.get(&step.urn).copied().filter(|other| *other != n);
             let along = step.removes().then(|| inside(&step.urn)).flatten();
-            waits.or(other).or(member).or(along).or_else(|| user(step)).or_else(|| before.get(&step.urn).copied())
+            waits.or(other).or(member).or(along).or_else(|| user(n, step)).or_else(|| before.get(&step.urn).copied())
         };
         let more: Vec<(usize, usize)> = steps
             .iter()
@@ -169,19 +160,22 @@ fn spread(
     }
 }
 
-/// Returns true when `who` waits for one of `these` that is about something else. Who is held for its own sake alone holds up
-/// nobody: what it waits for may have its window now, and may wait itself for what is needed until then.
-fn waits_for_any(who: usize, steps: &[Step], these: &BTreeSet<usize>) -> bool {
-    let (mut passed, mut todo) = (BTreeSet::new(), vec![who]);
-    while let Some(n) = todo.pop() {
-        if these.contains(&n) && steps[n].urn != steps[who].urn {
-            return true;
-        }
-        if passed.insert(n) {
-            todo.extend(steps[n].after.iter().map(|after| after.step));
+/// Returns true when something that `who` waits for, and that waits for `what`, is not held: it has its window now, or is under
+/// way. Held for `who`, whose own window may never open together with that, it might never be done.
+fn free_between<T>(who: usize, what: usize, steps: &[Step], held: &BTreeMap<usize, T>) -> bool {
+    // What is waited for comes first.
+    let mut waits: BTreeSet<usize> = [what].into();
+    for n in what + 1..who {
+        if steps[n].after.iter().any(|after| waits.contains(&after.step)) {
+            waits.insert(n);
         }
     }
-    false
+    let (mut passed, mut todo) = (BTreeSet::new(), vec![who]);
+    while let Some(n) = todo.pop() {
+        let needs = steps[n].after.iter().map(|after| after.step);
+        todo.extend(needs.filter(|need| *need != what && waits.contains(need) && passed.insert(*need)));
+    }
+    passed.iter().any(|between| !held.contains_key(between))
 }
 
 /// Takes the held steps out; nothing that is left waits for them.

@@ -387,8 +387,9 @@ impl<'a> Planner<'a> {
                 places: vec![record.spec.place.clone(), place.clone()],
                 message: format!("{} would import {id}, which is {} already", step.urn.short(), urn.short()),
                 hint: Some(format!(
-                    "remove one of the two, or say `.was({:?})` where it is only called something else",
-                    urn.name()
+                    "remove one of the two; of the same thing by another name say `.was({:?})`, or `state forget {}` first",
+                    urn.name(),
+                    urn.short()
                 )),
             });
         }

@@ -137,13 +137,19 @@ pub(super) fn order(
             }
         }
     }
+    // What has lost its name let go of what it needs by going, too.
+    for (n, step) in steps.iter().enumerate().filter(|(_, step)| condemned(step)) {
+        for edge in lost_its_name(step).into_iter().flat_map(|old| &old.record.spec.edges) {
+            let goes = removes.get(&edge.to).into_iter().flatten().copied().filter(|goes| !condemned(&steps[*goes]));
+            from_inside.extend(goes.flat_map(takes).map(|takes| (takes, n)));
+        }
+    }
     // What is deleted by call goes before anything around it does, however deep it lies: the way in goes with that. What
     // goes without a call goes with the container that is deleted: it is there until then, and has to be known until then.
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.removes()) {
         let Some(record) = step.mark.as_ref().and_then(|mark| state.thing(&step.urn, mark)) else { continue };
-        // That something was done before a member is taken away is known until it is, but for what is done anew before.
-        let forgets = matches!(step.action, Action::Forget { .. }) && !makes.contains_key(&step.urn);
-        let forgotten = record.spec.member.iter().filter(|_| forgets);
+        // That something was done before a member is taken away is known until it is.
+        let forgotten = record.spec.member.iter().filter(|_| matches!(step.action, Action::Forget { .. }));
         let members = forgotten.flat_map(|member| removes.get(member).into_iter().flatten());
         members.copied().for_each(|member| wait(n, member, false));
         for container in state.around(record) {

@@ -299,10 +299,7 @@ fn forget_acts(steps: &mut Vec<Step>, declared: &Declared, state: &State, held: 
     let held: BTreeSet<&Urn> = held.iter().map(|held| &held.step.urn).collect();
     let names = Names::of(declared, state);
     let mut gone: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
-    // What went with its container, and is done anew in the next one, makes room for that.
-    let anew = |step: &Step| of(&step.urn).any(|n| steps[n].makes());
-    let forgets = |step: &Step| matches!(step.action, Action::Forget { .. }) && !anew(step);
-    for (n, step) in steps.iter().enumerate().filter(|(_, step)| forgets(step)) {
+    for (n, step) in steps.iter().enumerate().filter(|(_, step)| matches!(step.action, Action::Forget { .. })) {
         if let Some(member) = state.record(&step.urn).and_then(|record| record.spec.member.as_ref()) {
             gone.entry(names.now(member)).or_default().push(n);
         }

@@ -161,7 +161,9 @@ impl Lab {
             // Of what is to go, nothing is to be done any more; nor of what went, where no line says that it is the same.
             let (before, items) = (contents.run.program.clone(), contents.items.clone());
             let stays = |tag: &str| {
-                let same = |line: &Line, was: &Line| line.called() == was.called() || line.was.contains(&was.name);
+                let same = |line: &Line, was: &Line| {
+                    line.called() == was.called() || (line.part == was.part && line.was.contains(&was.name))
+                };
                 let stands = items.values().any(|item| item.tag == tag);
                 let line = round.program.line(tag).filter(|_| round.verb != Verb::Destroy);
                 line.is_some_and(|line| stands || before.line(tag).is_none_or(|was| same(line, was)))
