@@ -841,3 +841,27 @@ fn that_a_member_was_drained_in_what_has_gone_is_known_until_it_is_drained_anew(
     }
     assert!(drained > 0, "it was never stopped there");
 }
+
+/// What had been done around a member was declared as a thing of its own, when what it lay in had gone: that could not begin.
+#[test]
+fn what_was_an_act_and_is_one_no_more_is_made_in_the_next_container() {
+    let alone = |stack: &Stack| {
+        let shop = stack.provider("shop", Shop::at("shop"));
+        let around = shop.resource("box").add(Odd::new("box", "here"));
+        let inside = stack.provider("inside", Shop::inside(&around));
+        inside.resource("drain-m1").add(Chore { what: "drain m1".into() });
+        shop.resource("m1").add(Odd { turn: Turn::DeleteFirst, ..Odd::new("m1", "new") });
+        Ok(())
+    };
+    for n in 0..8 {
+        let (bench, yard) = yard();
+        bench.up_whole(drained_in_a_box("old"));
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopAfter)), ..Trial::default() };
+        bench.attempt(drained_in_a_box("new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2);
+        yard.steal("shop", "box");
+        let report = bench.attempt(alone, Verb::Up, &Trial { refresh: true, ..Trial::default() }).unwrap();
+        assert!(report.complete(), "call {n}: {report:#?}");
+        settled(&bench, alone);
+    }
+}

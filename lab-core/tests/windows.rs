@@ -385,3 +385,36 @@ fn a_member_that_is_drained_is_finished_whoever_else_is_held() {
     }
     assert!(drained > 0, "it was never stopped there");
 }
+
+/// A run died before it had deleted what was superseded. That was held as the other half of what the next one changes.
+#[test]
+fn what_was_superseded_by_an_earlier_run_is_no_half_of_a_later_change() {
+    let program = |turn: Turn, says: &'static str| {
+        move |stack: &Stack| {
+            stack.maintenance(Windows::new([WINDOW])?);
+            let shop = stack.provider("shop", Shop::at("shop"));
+            shop.resource("it").add(Odd { turn, natural: false, ..Odd::new("it", says) });
+            Ok(())
+        }
+    };
+    let mut superseded = 0;
+    for n in 0..6 {
+        let (bench, yard) = yard();
+        let bench = bench.at(evening());
+        bench.up_whole(program(Turn::CreateFirst, "old"));
+        yard.log();
+        let trial = Trial { faults: Arc::new(Faults::at(n, CallFault::StopBefore)), ..Trial::default() };
+        bench.attempt(program(Turn::CreateFirst, "new"), Verb::Up, &trial).unwrap();
+        let bench = bench.crashed(Crash::Process).seeded(2).at(noon());
+        if yard.log() != ["create shop/it"] {
+            continue;
+        }
+        superseded += 1;
+        bench.up_whole(program(Turn::Interrupt, "newest"));
+        assert_eq!(yard.log(), ["delete shop/it"], "what it was superseded by is changed in the window");
+        let bench = bench.at(evening());
+        bench.up_whole(program(Turn::Interrupt, "newest"));
+        settled(&bench, program(Turn::Interrupt, "newest"));
+    }
+    assert!(superseded > 0, "it was never stopped there");
+}

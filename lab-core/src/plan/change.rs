@@ -282,7 +282,7 @@ impl<'a> Planner<'a> {
             return self.replace(wanted, record, Order::DeleteFirst, Impact::default(), reasons);
         }
         // What is recorded of an act is replaced in the moment in which that begins anew: until then it says what is owed.
-        if record.spec.member.is_some() {
+        if record.spec.member.is_some() && wanted.spec.member.is_some() {
             return self.create(wanted, vec!["what contains it is made anew".into()]);
         }
         // What is gone with what contained it is no longer protected from anything.

@@ -99,10 +99,14 @@ fn spread(
     held: &mut BTreeMap<usize, (u64, String, Option<Urn>)>,
 ) {
     let made: BTreeSet<&Urn> = steps.iter().filter(|step| step.makes()).map(|step| &step.urn).collect();
+    // What lost its name in an earlier run is no half of anything that this one does.
+    let earlier =
+        |step: &Step| !step.makes() && step.mark.as_ref().is_some_and(|mark| state.condemned.contains_key(mark));
     loop {
-        let names: BTreeMap<&Urn, usize> = held.keys().map(|n| (&steps[*n].urn, *n)).collect();
+        let named = || held.keys().copied().filter(|n| !earlier(&steps[*n]));
+        let names: BTreeMap<&Urn, usize> = named().map(|n| (&steps[n].urn, n)).collect();
         let gone: BTreeSet<&Urn> =
-            held.keys().map(|n| &steps[*n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
+            named().map(|n| &steps[n]).filter(|step| step.removes()).map(|step| &step.urn).collect();
         let inside = |urn: &Urn| {
             let container = state.record(urn).and_then(|it| state.around(it).find(|around| gone.contains(around)));
             container.and_then(|container| names.get(container).copied())
@@ -117,7 +121,7 @@ fn spread(
             .collect();
         // What is no longer wanted goes once those that needed it have let go, however deep in it that lies.
         let mut users: BTreeMap<&Urn, Vec<usize>> = BTreeMap::new();
-        let records = held.keys().filter_map(|n| Some((*n, state.record(&steps[*n].urn)?)));
+        let records = named().filter_map(|n| Some((n, state.record(&steps[n].urn)?)));
         for (n, record) in records.filter(|(_, record)| record.spec.member.is_none()) {
             for edge in &record.spec.edges {
                 let around = state.record(&edge.to).into_iter().flat_map(|needed| state.around(needed));
@@ -139,7 +143,7 @@ fn spread(
                 None => state.record(&step.urn).and_then(|record| record.spec.member.as_ref()),
             };
             let member = member.and_then(|member| names.get(member).copied());
-            let other = names.get(&step.urn).copied().filter(|other| *other != n);
+            let other = names.get(&step.urn).copied().filter(|other| *other != n && !earlier(step));
             let along = step.removes().then(|| inside(&step.urn)).flatten();
             waits.or(other).or(member).or(along).or_else(|| user(n, step)).or_else(|| before.get(&step.urn).copied())
         };

@@ -140,7 +140,7 @@ pub(super) fn order(
     // What has lost its name let go of what it needs by going, too.
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| condemned(step)) {
         for edge in lost_its_name(step).into_iter().flat_map(|old| &old.record.spec.edges) {
-            let goes = removes.get(&edge.to).into_iter().flatten().copied().filter(|goes| !condemned(&steps[*goes]));
+            let goes = removes.get(&edge.to).into_iter().flatten().copied();
             from_inside.extend(goes.flat_map(takes).map(|takes| (takes, n)));
         }
     }
