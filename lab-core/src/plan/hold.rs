@@ -169,8 +169,8 @@ fn spread(
 fn free_between<T>(who: usize, what: usize, steps: &[Step], held: &BTreeMap<usize, T>) -> bool {
     // What is waited for comes first.
     let mut waits: BTreeSet<usize> = [what].into();
-    for n in what + 1..who {
-        if steps[n].after.iter().any(|after| waits.contains(&after.step)) {
+    for (n, step) in steps.iter().enumerate().take(who).skip(what + 1) {
+        if step.after.iter().any(|after| waits.contains(&after.step)) {
             waits.insert(n);
         }
     }
