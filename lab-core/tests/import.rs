@@ -124,7 +124,7 @@ fn lines(lines: &'static [(&'static str, &'static str)]) -> impl Fn(&Stack) -> R
     move |stack: &Stack| {
         let shop = stack.provider("shop", Shop::at("shop"));
         for (name, id) in lines {
-            shop.resource(*name).import(*id).add(marked());
+            shop.resource(name).import(*id).add(marked());
         }
         Ok(())
     }
