@@ -162,7 +162,9 @@ fn commands_that_are_suggested_name_the_graph() {
     let bench = Bench::new(&layers(10, 10));
     let file = bench.dir.path().join("plan");
     let out = bench.run(&format!("preview --out {}", file.display())).out;
-    assert!(out.contains(&format!("`scale {} up {}`", bench.graph().display(), file.display())), "{out}");
+    let state = bench.dir.path().join("state");
+    let command = format!("`scale {} --state {} up {}`", bench.graph().display(), state.display(), file.display());
+    assert!(out.contains(&command), "{out}");
 }
 
 /// Each of so many needs the one before: whatever recurses over dependencies ends here.
