@@ -9,7 +9,7 @@ use crate::trouble::Trouble;
 use lab_core::execute::disk::RealDisk;
 use lab_core::execute::seal::{Ids, KeyFile};
 use lab_core::execute::{Interrupt, KeySource, LabDir, Mounts, Shelf};
-use lab_core::{Link, Supply};
+use lab_core::{Link, Route, Supply};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::net::SocketAddr;
@@ -26,8 +26,8 @@ const SHELF: &str = "assets";
 #[derive(Clone)]
 pub(crate) struct Invocation<'a> {
     pub(crate) lab: &'a Lab,
-    /// How this command line is called, for commands to be copied.
-    pub(crate) name: String,
+    /// The words that this program is called by, for commands to be copied.
+    pub(crate) name: Vec<String>,
     pub(crate) global: Global,
     pub(crate) screen: Screen,
     pub(crate) ids: Arc<Ids>,
@@ -51,7 +51,7 @@ pub(crate) struct Invocation<'a> {
 }
 
 impl<'a> Invocation<'a> {
-    pub(crate) fn new(lab: &'a Lab, name: String, global: Global, around: Surroundings) -> Invocation<'a> {
+    pub(crate) fn new(lab: &'a Lab, name: Vec<String>, global: Global, around: Surroundings) -> Invocation<'a> {
         let colors = match global.color {
             Color::Auto => around.colors,
             Color::Always => true,
@@ -83,9 +83,13 @@ impl<'a> Invocation<'a> {
     /// Returns the same call on another state, with other keys, to another outside. What was fetched for the lab is still
     /// there: it says nothing of the state, and a rehearsal has no network to fetch it again.
     pub(crate) fn elsewhere(&self, state: PathBuf, keys: KeySource, link: Link) -> Invocation<'a> {
+        let proxy = match &link.route {
+            Route::Proxy(address) => Some(format!("http://{address}")),
+            Route::Direct | Route::Nowhere => None,
+        };
         Invocation {
             // Nobody else knows of it.
-            global: Global { state, trust_lock: true, ..self.global.clone() },
+            global: Global { state, trust_lock: true, proxy, ..self.global.clone() },
             ending: false,
             rehearsing: true,
             link: Some(link),
@@ -119,22 +123,22 @@ impl<'a> Invocation<'a> {
         }
     }
 
-    /// Returns `verb` as a command that speaks of the same stack, in the same state and by the same way out.
-    pub(crate) fn command(&self, verb: &str) -> String {
+    /// Returns what is to be done as a command that speaks of the same stack, in the same state and by the same way out.
+    /// A shell takes it as it is.
+    pub(crate) fn command(&self, what: &[&str]) -> String {
         let Global { state, trust_lock, env, proxy, json: _, color: _ } = &self.global;
-        let mut command = self.name.clone();
+        let mut words = self.name.clone();
         if state != Path::new(STATE) {
-            command.push_str(&format!(" --state {}", state.display()));
+            words.extend(["--state".to_owned(), state.display().to_string()]);
         }
-        if *trust_lock {
-            command.push_str(" --trust-lock");
-        }
+        words.extend(trust_lock.then(|| "--trust-lock".to_owned()));
         for (option, value) in [("--env", env), ("--proxy", proxy)] {
-            if let Some(value) = value {
-                command.push_str(&format!(" {option} {value}"));
-            }
+            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
         }
-        format!("{command} {verb}")
+        words.extend(what.iter().map(|word| (*word).to_owned()));
+        let words = || words.iter().map(String::as_str);
+        // Only a word with a NUL in it cannot be quoted, and no system hands a program such a word.
+        shlex::try_join(words()).unwrap_or_else(|_| words().collect::<Vec<_>>().join(" "))
     }
 
     /// Returns how the outside is reached.
@@ -177,10 +181,8 @@ impl<'a> Invocation<'a> {
                 let machine = Machine::new(self.link()?, path);
                 let why = || {
                     let kept = self.shelf.display();
-                    format!(
-                        "nothing is fetched in a rehearsal; `{} preview` fetches it, and keeps it in {kept}",
-                        self.name
-                    )
+                    let name = self.name.join(" ");
+                    format!("nothing is fetched in a rehearsal; `{name} preview` fetches it, and keeps it in {kept}")
                 };
                 Arc::new(if self.rehearsing { machine.alone(why()) } else { machine }) as Arc<dyn Supply>
             }

@@ -176,10 +176,8 @@ impl Lab {
             None if self.rehearse_by_default => Verb::Rehearse(Rehearse::default()),
             None => return Err(explain(command.render_help(), true)),
         };
-        let mut name = command.get_bin_name().map_or_else(|| self.name.clone(), str::to_owned);
-        if let Some(own) = &self.own {
-            name = format!("{name} {}", own.given.borrow().display());
-        }
+        let mut name = vec![command.get_bin_name().map_or_else(|| self.name.clone(), str::to_owned)];
+        name.extend(self.own.iter().map(|own| own.given.borrow().display().to_string()));
         Ok((verb, Invocation::new(self, name, arguments.global, surroundings)))
     }
 

@@ -33,7 +33,7 @@ pub(crate) async fn preview(invocation: &Invocation<'_>, arguments: &Preview) ->
     };
     save(invocation, &opened, plan, seen, &arguments.scope.target, at, file)?;
     let shown = file.display().to_string();
-    let command = invocation.command(&format!("{verb} {shown}"));
+    let command = invocation.command(&[&verb.to_string(), &shown]);
     invocation.screen.line(0, &[(Tone::Plain, &format!("The plan is in {shown}. `{command}` does exactly this."))]);
     invocation.screen.event("saved", json!({"file": shown, "verb": verb}));
     Ok(exit)

@@ -6,7 +6,6 @@ use crate::opened::Opened;
 use crate::show;
 use crate::trouble::{FAILED, Trouble};
 use crate::up::finish;
-use lab_core::Route;
 use lab_core::execute::seal::{KEY_FILE_VARIABLE, KeyFile, Keys};
 use lab_core::execute::{KeySource, Simulated};
 use lab_core::plan::{Seen, Tone, Verb};
@@ -55,7 +54,7 @@ pub(crate) async fn rehearse(invocation: &Invocation<'_>, arguments: &arguments:
     }
     screen.event("rehearsed", json!({"stack": there.stack(), "exit": exit}));
     if arguments.keep {
-        keep(&there, &simulated, &state, &key);
+        keep(&there, &simulated, &key);
         if let Err(error) = tokio::signal::ctrl_c().await {
             screen.warning(&format!("the simulated lab ends now: ^C cannot be waited for: {error}"));
             exit = FAILED;
@@ -137,23 +136,22 @@ async fn second(invocation: &Invocation<'_>, one_of: bool) -> Result<u8, Trouble
 }
 
 /// Says how a person reaches the simulated lab.
-fn keep(invocation: &Invocation<'_>, simulated: &Simulated, state: &Path, key: &Path) {
+fn keep(invocation: &Invocation<'_>, simulated: &Simulated, key: &Path) {
     let screen = &invocation.screen;
-    let proxy = match simulated.link.route {
-        Route::Proxy(address) => Some(format!("http://{address}")),
-        Route::Direct | Route::Nowhere => None,
-    };
+    let (state, proxy) = (&invocation.global.state, &invocation.global.proxy);
     let clock = simulated.link.clock.to_string();
     screen.event("kept", json!({"proxy": proxy, "clock": clock, "state": state, "key": key, "reach": simulated.reach}));
     screen.line(0, &[(Tone::Strong, "The simulated lab keeps running until ^C. In another terminal:")]);
-    let command = std::env::current_exe().map_or_else(|_| invocation.name.clone(), |path| path.display().to_string());
-    let option = proxy.map(|proxy| format!(" --proxy {proxy}")).unwrap_or_default();
-    let env = invocation.global.env.as_ref().map(|env| format!(" --env {env}")).unwrap_or_default();
+    let mut invocation = invocation.clone();
+    // Another terminal may be anywhere.
+    if let (Ok(path), [name, ..]) = (std::env::current_exe(), &mut invocation.name[..]) {
+        *name = path.display().to_string();
+    }
     screen.line(1, &[(Tone::Plain, &format!("export {KEY_FILE_VARIABLE}={}", key.display()))]);
     // Its certificates are issued on its own clock, and waiting is done on it too.
     screen.line(1, &[(Tone::Plain, &format!("export {CLOCK_VARIABLE}={clock}"))]);
-    for verb in ["preview --out plan", "up plan", "drift", "output", "destroy"] {
-        screen.line(1, &[(Tone::Plain, &format!("{command} --state {}{option}{env} {verb}", state.display()))]);
+    for what in [&["preview", "--out", "plan"][..], &["up", "plan"], &["drift"], &["output"], &["destroy"]] {
+        screen.line(1, &[(Tone::Plain, &invocation.command(what))]);
     }
     simulated.reach.iter().for_each(|line| screen.line(1, &[(Tone::Plain, line)]));
 }

@@ -195,8 +195,8 @@ fn rotate(invocation: &Invocation<'_>, to: Option<&Path>) -> Result<u8, Trouble>
              still need them; remove that file when none of them does."
         ),
         format!(
-            "Plans that were saved before are refused from now on; `{} preview --out` makes new ones.",
-            invocation.name
+            "Plans that were saved before are refused from now on; `{}` makes new ones.",
+            invocation.command(&["preview", "--out", "FILE"])
         ),
         "Whoever has the old key and a copy of the state made earlier can read the secrets in it: change those, too."
             .to_owned(),

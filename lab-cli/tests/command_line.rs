@@ -154,6 +154,14 @@ fn the_command_that_does_a_saved_plan_names_the_environment_and_the_way_out() {
 }
 
 #[test]
+fn the_command_that_does_a_saved_plan_can_be_copied_whatever_a_directory_is_called() {
+    let bench = Bench::new();
+    let plan = bench.file("Bob's plan").display().to_string();
+    let ran = bench.run_words(program, &["preview", "--out", &plan], |_| {});
+    assert!(ran.out.ends_with("`homelab --state DIR/state up \"DIR/Bob's plan\"` does exactly this.\n"), "{}", ran.out);
+}
+
+#[test]
 fn a_saved_plan_is_refused_once_something_has_changed() {
     let bench = Bench::new();
     bench.run(program, "preview --out @plan");
@@ -502,7 +510,7 @@ fn a_rotated_key_opens_everything_and_changes_no_plan() {
       homelab: 3 secrets sealed anew
     The key is a new one: age1..., in DIR/age.key. Keep a copy of it: without it nothing is opened.
     The keys before it are in DIR/age.key.old. Copies of the state made earlier, and other labs with this key file, still need them; remove that file when none of them does.
-    Plans that were saved before are refused from now on; `homelab preview --out` makes new ones.
+    Plans that were saved before are refused from now on; `homelab --state DIR/state preview --out FILE` makes new ones.
     Whoever has the old key and a copy of the state made earlier can read the secrets in it: change those, too.
     ");
     assert_snapshot!(run("preview --exit-code").out, @"homelab: nothing to do, 2 unchanged.");

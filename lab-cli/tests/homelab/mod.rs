@@ -136,6 +136,17 @@ impl Bench {
         arguments: &str,
         differ: impl FnOnce(&mut Surroundings),
     ) -> Ran {
+        let words: Vec<String> = arguments.split_whitespace().map(|argument| self.place(argument)).collect();
+        self.run_words(program, &words.iter().map(String::as_str).collect::<Vec<_>>(), differ)
+    }
+
+    /// Runs a command line of these words.
+    pub(crate) fn run_words<T: Serialize + 'static>(
+        &self,
+        program: fn(&Stack) -> Result<T, ProgramError>,
+        words: &[&str],
+        differ: impl FnOnce(&mut Surroundings),
+    ) -> Ran {
         let (mut around, transcript): (Surroundings, Transcript) = Surroundings::captured();
         around.link = Some(Link::memory(self.world.clone()).on(Clock::scaled(1000)));
         around.keys = Some(KeySource::Given(Keys::fixed()));
@@ -145,7 +156,7 @@ impl Bench {
         let lab = Lab::new(self.name, program).hardware(Memoria);
         let state = self.state().display().to_string();
         let mut all = vec!["homelab".to_owned(), "--state".to_owned(), state.clone()];
-        all.extend(arguments.split_whitespace().map(|argument| self.place(argument)));
+        all.extend(words.iter().map(|word| (*word).to_owned()));
         let exit = lab.run_with(all, around);
         let plain = |text: String| text.replace(&self.dir.path().display().to_string(), "DIR");
         Ran { exit, out: plain(transcript.out()), err: plain(transcript.err()) }
