@@ -645,6 +645,63 @@ fn wherever_a_run_dies_what_comes_after_is_done_though_nothing_came_before() {
     }
 }
 
+/// A destroy was cut off, or a run of a program without the member, and then it was wanted after all: with the end of the
+/// deletion that they had begun it was forgotten that anything comes after. Then that failed, or the run died.
+#[test]
+fn what_comes_after_is_owed_to_a_member_whose_deletion_an_earlier_run_began() {
+    let gone = |stack: &Stack| {
+        stack.rolling("fleet", 1);
+        Ok(())
+    };
+    let begun = |destroyed: bool, fault: CallFault| {
+        for n in 0.. {
+            let (bench, yard) = yard();
+            bench.up_whole(checked("old", true));
+            yard.log();
+            let trial = Trial { faults: Arc::new(Faults::at(n, fault)), ..Trial::default() };
+            let cut_off = match destroyed {
+                true => bench.attempt(checked("old", true), Verb::Destroy, &trial),
+                false => bench.attempt(gone, Verb::Up, &trial),
+            };
+            assert!(cut_off.unwrap().stopped, "no deletion was cut off");
+            let bench = bench.crashed(Crash::Process).seeded(2);
+            if bench.state().open().next().is_some() {
+                return (bench, yard);
+            }
+        }
+        unreachable!("every call was tried")
+    };
+    let checks = |log: &[String]| log.iter().filter(|call| *call == "check m1").count();
+    for destroyed in [false, true] {
+        for fault in [CallFault::StopBefore, CallFault::StopAfter] {
+            let (bench, yard) = begun(destroyed, fault);
+            yard.upset("apply", "check m1", Upset::Fail(Class::Invalid));
+            assert_eq!(failures(&bench.up(checked("old", true))), ["create check-m1: it was upset"]);
+            yard.log();
+            bench.up_whole(checked("old", true));
+            assert_eq!(yard.log(), ["check m1"], "destroyed: {destroyed}, {fault:?}");
+            settled(&bench, checked("old", true));
+
+            let operations = {
+                let (bench, _) = begun(destroyed, fault);
+                bench.up_whole(checked("old", true));
+                bench.disk().operations().len()
+            };
+            for n in 0..operations {
+                let (bench, yard) = begun(destroyed, fault);
+                bench.disk().inject(n, Fault::StopBefore);
+                // What it says of the fault is said elsewhere.
+                let _ = bench.attempt(checked("old", true), Verb::Up, &Trial::default());
+                let bench = bench.crashed(Crash::Power).seeded(3);
+                bench.up_whole(checked("old", true));
+                let log = yard.log();
+                assert_eq!(checks(&log), 1, "destroyed: {destroyed}, {fault:?}, operation {n}: {log:?}");
+                settled(&bench, checked("old", true));
+            }
+        }
+    }
+}
+
 /// What is owed goes along with its member's new name.
 #[test]
 fn what_comes_after_is_owed_to_a_member_that_is_called_something_else() {

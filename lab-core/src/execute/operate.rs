@@ -492,7 +492,11 @@ impl Operation {
     /// Returns what is to be recorded of what comes after, unless that is recorded already.
     fn debt(&self, ground: &Ground) -> Option<Event> {
         let owed = ground.ledger.with(|store| store.state().owed.contains_key(&self.urn));
-        (self.owes && !owed).then(|| Event::Owed { member: self.urn.clone(), op: self.op.clone() })
+        (self.owes && !owed).then(|| self.owed())
+    }
+
+    fn owed(&self) -> Event {
+        Event::Owed { member: self.urn.clone(), op: self.op.clone() }
     }
 
     /// Makes the beginning durable. Nothing has left the process before this returns.
@@ -707,7 +711,9 @@ impl Operation {
             urn: passed.urn.clone(),
             mark: condemned(&passed.mark).then(|| passed.mark.clone()),
         });
-        ground.ledger.commit([event].into_iter().chain(behind).collect()).await?;
+        // A deletion that was begun for good says, as it ends, that nothing comes after; here another comes in its place.
+        let debt = self.owes.then(|| self.owed());
+        ground.ledger.commit([event].into_iter().chain(debt).chain(behind).collect()).await?;
         for Passed { urn, error, .. } in left {
             let message = format!("it was left behind: {error}; delete it by hand, then `state forget` it");
             ground.tell(Progress::Warning { urn: Some(urn), message });
