@@ -50,6 +50,8 @@ impl Graph {
             positions.sort_unstable();
             positions.dedup();
             needs.push(positions);
+            // One dependency takes the room of four otherwise.
+            all.shrink_to_fit();
             edges.push(all);
         }
         // Declaration order among equals is what a reader expects.

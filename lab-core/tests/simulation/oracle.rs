@@ -470,17 +470,16 @@ impl Oracle {
                 })
             };
             // A rolling group that goes from one container to another, of which the first has to go before the other is made.
-            let rolls = || {
-                let around = |program: &Program| -> BTreeSet<(String, Option<String>)> {
+            let rolls = |circle: &str| {
+                let around = |program: &Program| -> Vec<(String, String)> {
                     let called = |line: &Line| Some(program.line(line.on.as_deref()?)?.called());
                     let members = program.lines.iter().filter(|line| line.fleet.is_some());
-                    members.map(|line| (line.tag.clone(), called(line))).collect()
+                    members.filter_map(|line| Some((line.tag.clone(), called(line)?))).collect()
                 };
-                let all: Vec<_> = programs.clone().map(around).collect();
-                let other = |(tag, at): &(String, Option<String>)| {
-                    all.iter().flatten().any(|(same, there)| same == tag && there != at && there.is_some())
-                };
-                all.iter().flatten().any(|member| member.1.is_some() && other(member))
+                let all: BTreeSet<(String, String)> = programs.clone().flat_map(around).collect();
+                let moved = |(tag, left): &(String, String)| all.iter().any(|(same, at)| same == tag && at != left);
+                let steps: BTreeSet<&str> = circle.rsplit(": ").flat_map(|steps| steps.split(", ")).collect();
+                all.iter().filter(|member| moved(member)).any(|(_, left)| steps.contains(&*format!("delete {left}")))
             };
             let stays = || {
                 let wanted: BTreeSet<u64> = round.program.lines.iter().filter_map(|line| line.number).collect();
@@ -497,7 +496,8 @@ impl Oracle {
                 }
                 // What somebody is to have that was retained, or left behind, in the same run or before.
                 let kept = problem.message.contains("is still taken by");
-                (kept && stays()) || (problem.message.contains("wait for each other") && (shuffled() || rolls()))
+                (kept && stays())
+                    || (problem.message.contains("wait for each other") && (shuffled() || rolls(&problem.message)))
             };
             return plan.problems.iter().all(each).then_some("refused").or(meddled);
         }
