@@ -53,9 +53,8 @@ impl Running {
                 let member: Member = member_of(node, &world);
                 let id = member.id;
                 // Somebody else's: the stand-in is enough for what anybody does with it.
-                let etcd = world.bootstrap(&config, member, None);
+                let etcd = world.bootstrap(node, &config, member, None);
                 etcd.set_running(id, node.spec.on);
-                node.change(|state| state.disk.etcd = Some((etcd, id)));
             }
         }
         for node in world.nodes.values() {

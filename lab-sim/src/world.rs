@@ -143,16 +143,23 @@ impl World {
         self.etcds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a new etcd cluster with one member. Whether there is one already is not asked.
+    /// Makes a new etcd cluster with `node` as its one member, which has its data before anybody finds the cluster: whoever
+    /// switches the machine off then takes the member away. Whether there is a cluster already is not asked.
     pub(crate) fn bootstrap(
         self: &Arc<Self>,
+        node: &Node,
         config: &Config,
         first: Member,
         control_plane: Option<&Assets>,
     ) -> Arc<Etcd> {
+        let id = first.id;
         let number = self.born.fetch_add(1, Ordering::Relaxed) + 1;
         let kubernetes = kubelet::kubernetes(self, config, number, control_plane);
         let etcd = Arc::new(Etcd::bootstrapped(number, config, kubernetes, first));
+        node.change(|state| {
+            state.disk.etcd = Some((etcd.clone(), id));
+            state.bootstrapping = false;
+        });
         self.etcds.lock().unwrap_or_else(PoisonError::into_inner).push(etcd.clone());
         etcd
     }

@@ -332,13 +332,7 @@ async fn etcd(node: &Arc<Node>, world: &Arc<World>, config: &Config, stands: boo
         let asked = node.state().bootstrapping;
         if asked {
             pause(ETCD / 2).await;
-            let member = member_of(node, world);
-            let id = member.id;
-            let etcd = world.bootstrap(config, member, world.control_plane.as_ref());
-            node.change(|state| {
-                state.disk.etcd = Some((etcd, id));
-                state.bootstrapping = false;
-            });
+            world.bootstrap(node, config, member_of(node, world), world.control_plane.as_ref());
             continue;
         }
         if let Some(cluster) = world.joinable(&Identity::of(config)) {
